@@ -1,0 +1,38 @@
+"""What every test shares: one thread per process, seeded random numbers, the test data folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+# Two threads per operation on a small machine cost more than they gain in tests this small.
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="no CUDA device here")
+    for item in items:
+        if "needs_cuda" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test that forgets to seed still gives the same numbers each time."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with real videos, frames and annotations; skips where it is not there."""
+    folder = os.environ.get("SYMBIO_TEST_DATA")
+    if not folder:
+        pytest.skip("SYMBIO_TEST_DATA is not set: no real videos to test on")
+    return Path(folder)
