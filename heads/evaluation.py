@@ -1,0 +1,119 @@
+"""A head's answers for a table of segments, how good they are, and the files that keep both."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from heads.atomic import write_atomically
+from heads.base import Head
+from heads.metrics import Metrics, recognition_metrics, softmax
+from heads.table import FeatureTable
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Softmax scores of `n` segments, in the table's order, with their labels."""
+
+    segment_ids: tuple[str, ...]
+    verb_scores: NDArray[np.float32]
+    """(n, num_verbs)."""
+    noun_scores: NDArray[np.float32]
+    """(n, num_nouns)."""
+    verb_labels: NDArray[np.int64]
+    """(n,)."""
+    noun_labels: NDArray[np.int64]
+    """(n,)."""
+
+    def metrics(self, prior: NDArray[np.float64]) -> Metrics:
+        """Accuracies, with actions weighted by `prior` (num_verbs, num_nouns).
+
+        Raises:
+            ValueError: if there are NaN or infinite scores.
+        """
+        return recognition_metrics(
+            self.verb_scores, self.noun_scores, self.verb_labels, self.noun_labels, prior
+        )
+
+
+@torch.no_grad()
+def score_table(
+    head: Head, table: FeatureTable, *, batch_size: int = 64, device: str | torch.device = "cpu"
+) -> Scores:
+    """Run a head over all segments of a table, the first view of each.
+
+    Args:
+        head: moved to `device` and put in evaluation mode.
+        table: with the outputs the head reads.
+        batch_size: segments at a time.
+        device: where the head runs.
+
+    Raises:
+        ValueError: if the table has labels that the head does not know, or a segment's logits are
+            NaN or infinite.
+    """
+    table.check_labels(head.config.num_verbs, head.config.num_nouns)
+    head.to(device).eval()
+    scores: dict[str, list[NDArray[np.float32]]] = {"verb": [], "noun": []}
+    for start in range(0, len(table), batch_size):
+        indices = np.arange(start, min(start + batch_size, len(table)))
+        logits = head(table.batch(indices, np.zeros_like(indices), device=device))
+        for name, rows in scores.items():
+            _check_finite(name, logits[name], table.segment_ids(indices))
+            rows.append(softmax(logits[name].cpu().numpy()))
+    return Scores(
+        segment_ids=tuple(sample.segment_id for sample in table.samples),
+        verb_scores=np.concatenate(scores["verb"]),
+        noun_scores=np.concatenate(scores["noun"]),
+        verb_labels=table.verbs,
+        noun_labels=table.nouns,
+    )
+
+
+def _check_finite(name: str, logits: Tensor, segment_ids: Sequence[str]) -> None:
+    finite = logits.isfinite().all(dim=1).tolist()
+    if bad := [
+        segment_id for segment_id, good in zip(segment_ids, finite, strict=True) if not good
+    ]:
+        raise ValueError(
+            f"got NaN or infinite {name} logits for {len(bad)} segments (the first: {bad[0]}); "
+            "check their features and the head's weights"
+        )
+
+
+def write_evaluation(
+    run_folder: Path, scores: Scores, metrics: Metrics, *, details: Mapping[str, Any]
+) -> None:
+    """Write `scores.npz` and `metrics.json`, each atomically.
+
+    `scores.npz` holds the fields of `Scores` as arrays (ids as text; load without pickles),
+    `metrics.json` those of `Metrics` and `details`.
+
+    Args:
+        run_folder: made if absent.
+        scores: to keep for fusion with other runs.
+        metrics: of these scores.
+        details: JSON-able; which checkpoint, prior and segments the numbers belong to.
+    """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        segment_ids=np.array(scores.segment_ids, dtype=np.str_),
+        verb_scores=scores.verb_scores,
+        noun_scores=scores.noun_scores,
+        verb_labels=scores.verb_labels,
+        noun_labels=scores.noun_labels,
+    )
+    write_atomically(run_folder / "scores.npz", buffer.getvalue())
+    content = json.dumps({"metrics": asdict(metrics), "details": dict(details)}, indent=2)
+    write_atomically(run_folder / "metrics.json", f"{content}\n".encode())

@@ -1,0 +1,171 @@
+"""Labelled segments and where their features are: what training and evaluation iterate over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from heads.base import Batch
+
+if TYPE_CHECKING:
+    from stores.base import FeatureReader
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One segment: its stored rows, one per view (a view = one clip centre), and its labels."""
+
+    segment_id: str
+    row_keys: tuple[str, ...]
+    verb: int
+    noun: int
+
+
+class FeatureTable:
+    """Samples with random access to their features.
+
+    Rows are held in memory, as stored (fp16 stays fp16), where they fit under a cap; otherwise each
+    batch is read from the store. Both give the same batches.
+
+    Args:
+        reader: an opened store.
+        samples: at least one; ids differ.
+        outputs: names of the stored outputs to read, mostly `head.inputs`.
+        resident_mib: the cap in MiB; 0 never holds rows in memory.
+
+    Raises:
+        ValueError: no samples, a sample without rows, an id twice, or an output that the store
+            does not have.
+        LookupError: rows that the store does not hold.
+    """
+
+    def __init__(
+        self,
+        reader: FeatureReader,
+        samples: Sequence[Sample],
+        *,
+        outputs: Sequence[str],
+        resident_mib: float = 4096.0,
+    ) -> None:
+        _check_samples(samples)
+        if unknown := [name for name in outputs if name not in reader.specs]:
+            raise ValueError(f"got outputs {unknown}, expected some of {sorted(reader.specs)}")
+        self.samples = tuple(samples)
+        self.outputs = tuple(outputs)
+        self.verbs = np.array([sample.verb for sample in samples], dtype=np.int64)
+        self.nouns = np.array([sample.noun for sample in samples], dtype=np.int64)
+        self.num_views = np.array([len(sample.row_keys) for sample in samples], dtype=np.int64)
+        # Segments may share a row (two labels on one clip): hold and count it once.
+        keys = list(dict.fromkeys(key for sample in samples for key in sample.row_keys))
+        if missing := reader.missing(keys):
+            raise LookupError(
+                f"got {len(keys)} rows to read, of which the store lacks {len(missing)} "
+                f"(the first: {missing[0]}); extract them first"
+            )
+        self._reader = reader
+        self._row_of = {key: row for row, key in enumerate(keys)}
+        row_nbytes = sum(reader.specs[name].row_nbytes for name in outputs)
+        self._rows: dict[str, NDArray] | None = None
+        if row_nbytes * len(keys) <= resident_mib * _MIB:
+            self._rows = reader.read(keys, self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def resident(self) -> bool:
+        """True if the rows are held in memory."""
+        return self._rows is not None
+
+    def segment_ids(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Ids of the samples at `indices`."""
+        return [self.samples[index].segment_id for index in indices]
+
+    def draw_views(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draw one view for every sample, each of its views equally likely; (len,)."""
+        return generator.integers(self.num_views)
+
+    def batch(
+        self,
+        indices: Sequence[int] | NDArray[np.int64],
+        views: Sequence[int] | NDArray[np.int64],
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Batch:
+        """Features of some samples.
+
+        Args:
+            indices: (B,) samples.
+            views: (B,) which view of each.
+            device: where the tensors go; they are widened to float32 there.
+
+        Returns:
+            One (B, *shape) float32 tensor per output; `object_mask` is bool.
+        """
+        pairs = zip(indices, views, strict=True)
+        keys = [self.samples[index].row_keys[view] for index, view in pairs]
+        if self._rows is None:
+            stored = self._reader.read(keys, self.outputs)
+        else:
+            rows = [self._row_of[key] for key in keys]
+            stored = {name: array[rows] for name, array in self._rows.items()}
+        return {
+            name: torch.from_numpy(stored[name])
+            .to(device)
+            .to(torch.bool if name == "object_mask" else torch.float32)
+            for name in self.outputs
+        }
+
+    def labels(
+        self, indices: Sequence[int] | NDArray[np.int64], *, device: str | torch.device = "cpu"
+    ) -> Batch:
+        """`verb` and `noun` (B,) int64 class ids of the samples at `indices`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return {
+            "verb": torch.from_numpy(self.verbs[chosen]).to(device),
+            "noun": torch.from_numpy(self.nouns[chosen]).to(device),
+        }
+
+    def check_labels(self, num_verbs: int, num_nouns: int) -> None:
+        """Refuse labels a head cannot predict.
+
+        Raises:
+            ValueError: naming the first segment whose verb or noun is out of range.
+        """
+        for name, labels, size in (
+            ("verb", self.verbs, num_verbs),
+            ("noun", self.nouns, num_nouns),
+        ):
+            outside = np.flatnonzero((labels < 0) | (labels >= size))
+            if len(outside):
+                segment_id = self.samples[outside[0]].segment_id
+                raise ValueError(
+                    f"got {name} class {labels[outside[0]]} for segment '{segment_id}', expected "
+                    f"0 to {size - 1}"
+                )
+
+    def fingerprint(self) -> str:
+        """sha256 hex over samples and outputs: equal for tables that train the same head."""
+        content = json.dumps([self.outputs, [astuple(sample) for sample in self.samples]])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _check_samples(samples: Sequence[Sample]) -> None:
+    if not samples:
+        raise ValueError("got no samples, expected at least one")
+    seen: set[str] = set()
+    for sample in samples:
+        if not sample.row_keys:
+            raise ValueError(f"got no rows for segment '{sample.segment_id}', expected one a view")
+        if sample.segment_id in seen:
+            raise ValueError(f"got segment '{sample.segment_id}' twice, expected ids that differ")
+        seen.add(sample.segment_id)

@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from heads_fakes import NUM_NOUNS, NUM_VERBS, SPECS, FakeReader, make_data
+
+from heads.base import Head
+from heads.evaluation import score_table, write_evaluation
+from heads.metrics import recognition_metrics
+from heads.registry import create_head
+from heads.table import FeatureTable, Sample
+
+
+def create(name: str = "saoa") -> Head:
+    return create_head(name, specs=SPECS, num_verbs=NUM_VERBS, num_nouns=NUM_NOUNS)
+
+
+def make_table(size: int = 7) -> FeatureTable:
+    reader, samples = make_data(size, views=2)
+    return FeatureTable(reader, samples, outputs=create().inputs)
+
+
+def test_scores_are_the_softmax_of_the_heads_logits() -> None:
+    head, table = create(), make_table()
+    scores = score_table(head, table, batch_size=3)
+    logits = head(table.batch(range(7), [0] * 7))
+    np.testing.assert_allclose(
+        scores.verb_scores, torch.softmax(logits["verb"], 1).detach(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        scores.noun_scores, torch.softmax(logits["noun"], 1).detach(), rtol=1e-5
+    )
+    assert scores.verb_scores.dtype == scores.noun_scores.dtype == np.float32
+    assert scores.segment_ids == ("s0", "s1", "s2", "s3", "s4", "s5", "s6")
+    assert scores.verb_labels.tolist() == [sample.verb for sample in table.samples]
+
+
+def test_metrics_are_those_of_the_scores() -> None:
+    scores = score_table(create(), make_table())
+    prior = np.random.default_rng(0).random((NUM_VERBS, NUM_NOUNS))
+    assert scores.metrics(prior) == recognition_metrics(
+        scores.verb_scores, scores.noun_scores, scores.verb_labels, scores.noun_labels, prior
+    )
+
+
+def test_written_files_give_everything_back(tmp_path: Path) -> None:
+    scores = score_table(create(), make_table())
+    metrics = scores.metrics(np.ones((NUM_VERBS, NUM_NOUNS)))
+    folder = tmp_path / "runs" / "one"
+    write_evaluation(folder, scores, metrics, details={"prior": "none"})
+    with np.load(folder / "scores.npz", allow_pickle=False) as arrays:
+        assert arrays["segment_ids"].tolist() == list(scores.segment_ids)
+        for name in ("verb_scores", "noun_scores", "verb_labels", "noun_labels"):
+            assert arrays[name].dtype == getattr(scores, name).dtype
+            assert np.array_equal(arrays[name], getattr(scores, name))
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written["details"] == {"prior": "none"}
+    assert written["metrics"]["num_segments"] == 7
+    assert written["metrics"]["action_top5"] == metrics.action_top5
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "scores.npz"]
+
+
+def test_segments_with_broken_features_are_named() -> None:
+    reader, samples = make_data(5)
+    reader.rows["0-3-0"]["verb_gap"][0] = np.nan
+    table = FeatureTable(reader, samples, outputs=create("pooled").inputs)
+    with pytest.raises(ValueError, match=r"NaN or infinite verb logits for 1 segments .*: s3\)"):
+        score_table(create("pooled"), table)
+
+
+def test_unknown_labels_are_refused() -> None:
+    reader, samples = make_data(1)
+    samples.append(Sample("odd", samples[0].row_keys, NUM_VERBS, 0))
+    table = FeatureTable(FakeReader(reader.rows), samples, outputs=create().inputs)
+    with pytest.raises(ValueError, match="got verb class 4 for segment 'odd'"):
+        score_table(create(), table)

@@ -1,0 +1,289 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from heads_fakes import NUM_NOUNS, NUM_VERBS, SPECS, make_data
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.optim import SGD
+
+from heads.base import Head
+from heads.checkpoint import load_head, read_checkpoint
+from heads.evaluation import score_table
+from heads.metrics import action_prior
+from heads.registry import create_head
+from heads.settings import TrainSettings
+from heads.table import FeatureTable
+from heads.training import BEST, LAST, TrainResult, train_head
+from heads.training_log import EpochReport
+from heads.training_state import save_training_state
+
+SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.05, decay_epochs=(3,))
+
+
+def create(name: str = "saoa", seed: int = 0) -> Head:
+    return create_head(name, specs=SPECS, num_verbs=NUM_VERBS, num_nouns=NUM_NOUNS, seed=seed)
+
+
+def make_table(size: int = 30, seed: int = 0, **options: Any) -> FeatureTable:
+    reader, samples = make_data(size, views=2, seed=seed)
+    return FeatureTable(reader, samples, outputs=create().inputs, **options)
+
+
+def train(folder: Path, **changes: Any) -> TrainResult:
+    arguments: dict[str, Any] = {
+        "head": create(),
+        "train_table": make_table(),
+        "validation_table": make_table(20, seed=1),
+        "settings": SETTINGS,
+        **changes,
+    }
+    return train_head(folder, **arguments)
+
+
+def without_seconds(result: TrainResult) -> list[EpochReport]:
+    return [replace(report, seconds=0.0) for report in result.history]
+
+
+def tensors_equal(first: Path, second: Path) -> bool:
+    a, b = load_file(first), load_file(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    """The fake rows tell their labels: the head must find them, on segments it never saw."""
+    settings = TrainSettings(epochs=12, batch_size=16, learning_rate=0.1)
+    result = train(tmp_path, train_table=make_table(300), settings=settings)
+    validation = result.history[-1].validation
+    assert validation is not None
+    assert validation.verb_top1 > 0.9
+    assert validation.noun_top1 > 0.9
+    assert result.history[-1].loss < result.history[0].loss / 3
+
+
+def test_first_epochs_equal_sgd_written_out(tmp_path: Path) -> None:
+    """Momentum, weight decay, rate decay, order of segments and draw of views."""
+    settings = TrainSettings(
+        epochs=3, batch_size=8, learning_rate=0.05, decay_epochs=(1, 2), decay_factor=0.5, seed=3
+    )
+    table, expected = make_table(), create("pooled")
+    velocity = {name: torch.zeros_like(p) for name, p in expected.named_parameters()}
+    for epoch, rate in enumerate((0.05, 0.025, 0.0125), start=1):
+        generator = np.random.default_rng((3, epoch))
+        order = generator.permutation(30)
+        views = generator.integers([2] * 30)
+        for start in (0, 8, 16, 24):
+            chosen = order[start : start + 8]
+            logits = expected(table.batch(chosen, [views[index] for index in chosen]))
+            loss = expected.loss(logits, table.labels(chosen))
+            gradients = torch.autograd.grad(loss, list(expected.parameters()))
+            with torch.no_grad():
+                for (name, p), gradient in zip(expected.named_parameters(), gradients, strict=True):
+                    velocity[name] = 0.9 * velocity[name] + gradient + 1e-4 * p
+                    p.sub_(rate * velocity[name])
+    head = create("pooled")
+    train_head(tmp_path, head, table, settings=settings)
+    for name, parameter in head.named_parameters():
+        torch.testing.assert_close(parameter, expected.get_parameter(name), rtol=1e-5, atol=1e-6)
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path: Path) -> None:
+    first, second = train(tmp_path / "a"), train(tmp_path / "b")
+    other = train(tmp_path / "c", settings=replace(SETTINGS, seed=1))
+    assert without_seconds(first) == without_seconds(second)
+    assert first.checkpoint.read_bytes() == second.checkpoint.read_bytes()
+    assert not tensors_equal(first.checkpoint, other.checkpoint)
+
+
+def test_reading_per_batch_gives_the_same_bits(tmp_path: Path) -> None:
+    train(tmp_path / "a")
+    train(tmp_path / "b", train_table=make_table(resident_mib=0))
+    name = "last.safetensors"
+    assert tensors_equal(tmp_path / "a" / name, tmp_path / "b" / name)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_resumed_training_gives_the_same_bits(tmp_path: Path, stop_after: int) -> None:
+    def stop(report: EpochReport) -> None:
+        if report.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", on_epoch=stop)
+    epochs: list[int] = []
+    resumed = train(
+        tmp_path / "cut",
+        head=create(seed=99),  # its weights come from the file
+        resume=True,
+        on_epoch=lambda report: epochs.append(report.epoch),
+    )
+    assert epochs == list(range(stop_after + 1, 5))
+    assert without_seconds(resumed) == without_seconds(whole)
+    assert resumed.epoch == whole.epoch
+    for name in ("head.safetensors", "last.safetensors"):
+        assert tensors_equal(tmp_path / "cut" / name, tmp_path / "whole" / name)
+
+
+def test_resume_starts_where_there_is_nothing_and_ends_where_all_is_done(tmp_path: Path) -> None:
+    first = train(tmp_path, resume=True)
+    again = train(tmp_path, resume=True, on_epoch=lambda _: pytest.fail("trained again"))
+    assert again == first
+
+
+def test_resume_into_another_training_is_refused(tmp_path: Path) -> None:
+    train(tmp_path)
+    with pytest.raises(FileExistsError, match="resume it or choose another"):
+        train(tmp_path)
+    changes: dict[str, dict[str, Any]] = {
+        "got a training with settings": {"settings": replace(SETTINGS, momentum=0.5)},
+        "got a training with prior 'frequency', expected 'none'": {"prior": "none"},
+        "got a training with training segments": {"train_table": make_table(31)},
+        "got a training with validation segments": {"validation_table": None},
+        "expected HeadConfig": {"head": create("pooled")},
+    }
+    for message, change in changes.items():
+        with pytest.raises(ValueError, match=message):
+            train(tmp_path, resume=True, **change)
+
+
+def test_best_epoch_is_kept(tmp_path: Path) -> None:
+    table = make_table(20, seed=1)
+    settings = replace(SETTINGS, epochs=8)
+    result = train(tmp_path, settings=settings, validation_table=table, provenance={"run": 7})
+    accuracies = [r.validation.action_top1 for r in result.history if r.validation]
+    assert result.epoch == 1 + int(np.argmax(accuracies))  # the earliest of equals
+    assert result.selection == BEST
+    saved = read_checkpoint(result.checkpoint)
+    assert saved.training == {"epoch": result.epoch, "selection": BEST}
+    assert saved.provenance == {"run": 7}
+    trained = make_table()
+    prior = action_prior("frequency", trained.verbs, trained.nouns, NUM_VERBS, NUM_NOUNS)
+    measured = score_table(load_head(result.checkpoint), table).metrics(prior)
+    assert measured == result.history[result.epoch - 1].validation
+
+
+def test_last_epoch_is_kept_without_validation(tmp_path: Path) -> None:
+    head = create()
+    result = train(tmp_path, head=head, validation_table=None)
+    assert (result.epoch, result.selection) == (4, LAST)
+    assert read_checkpoint(result.checkpoint).training == {"epoch": 4, "selection": LAST}
+    assert all(report.kept and report.validation is None for report in result.history)
+    last = load_head(tmp_path / "last.safetensors")  # an ordinary checkpoint, too
+    for path_head in (load_head(result.checkpoint), last):
+        for name, parameter in path_head.named_parameters():
+            assert torch.equal(parameter, head.get_parameter(name))
+
+
+def test_training_accuracy_and_loss_are_those_of_the_batches(tmp_path: Path) -> None:
+    """One batch an epoch: the report is about the weights before the step."""
+    reader, samples = make_data(12)
+    head, table = create(), FeatureTable(reader, samples, outputs=create().inputs)
+    indices = np.arange(12)
+    logits, labels = head(table.batch(indices, 0 * indices)), table.labels(indices)
+    settings = TrainSettings(epochs=1, batch_size=12)
+    report = train_head(tmp_path, create(), table, settings=settings).history[0]
+    assert report.loss == pytest.approx(head.loss(logits, labels).item(), rel=1e-5)
+    for name, accuracy in (("verb", report.verb_top1), ("noun", report.noun_top1)):
+        hits = (logits[name].argmax(1) == labels[name]).sum().item()
+        assert accuracy == pytest.approx(hits / 12)
+
+
+def test_log_and_events_hold_every_epoch_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a training that was cut off between logging an epoch and saving its state."""
+
+    def cut_off(path: Path, head: Head, optimizer: SGD, history: Any, **others: Any) -> None:
+        if len(history) == 3:
+            raise KeyboardInterrupt
+        save_training_state(path, head, optimizer, history, **others)
+
+    monkeypatch.setattr("heads.training.save_training_state", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    monkeypatch.undo()
+    result = train(tmp_path, resume=True)
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert list(rows[0]) == [
+        "epoch",
+        "learning_rate",
+        "train_loss",
+        "train_verb_top1",
+        "train_noun_top1",
+        "validation_verb_top1",
+        "validation_verb_top5",
+        "validation_noun_top1",
+        "validation_noun_top5",
+        "validation_action_top1",
+        "validation_action_top5",
+        "seconds",
+    ]
+    for row, report in zip(rows, result.history, strict=True):
+        assert {name: float(row[name]) for name in report.scalars()} == report.scalars()
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.05] * 3 + [0.005])
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    assert losses == [(r.epoch, pytest.approx(r.loss, rel=1e-6)) for r in result.history]
+
+
+def test_a_nan_stops_training_and_names_the_segments(tmp_path: Path) -> None:
+    reader, samples = make_data(10, seed=4)
+    table = FeatureTable(reader, samples, outputs=create().inputs, resident_mib=0)
+    settings = replace(SETTINGS, batch_size=2)
+
+    def break_a_row(report: EpochReport) -> None:
+        if report.epoch == 2:
+            reader.rows["4-6-0"]["verb_gap"][0] = np.nan
+
+    arguments: dict[str, Any] = {"validation_table": None, "settings": settings}
+    with pytest.raises(FloatingPointError, match=r"loss of nan in epoch 3 .*\bs6\b") as caught:
+        train(tmp_path, train_table=table, on_epoch=break_a_row, **arguments)
+    named = str(caught.value).split("segments ")[1].split(";")[0].split(", ")
+    assert len(named) == 2
+    saved = read_checkpoint(tmp_path / "last.safetensors")
+    assert saved.training["epoch"] == 2
+    assert read_checkpoint(tmp_path / "head.safetensors").training["epoch"] == 2
+    for name in ("head.safetensors", "last.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / name).values())
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_saved(tmp_path: Path) -> None:
+    settings = TrainSettings(epochs=1, batch_size=30, learning_rate=1e38)
+    reader, samples = make_data(30)
+    for row in reader.rows.values():
+        row["verb_gap"] = row["verb_gap"] * np.float16(1000)
+    table = FeatureTable(reader, samples, outputs=create().inputs)
+    with pytest.raises(FloatingPointError, match=r"NaN or infinite weights in epoch 1 .*s0"):
+        train_head(tmp_path, create("pooled"), table, settings=settings)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_labels_and_priors_are_checked_before_training(tmp_path: Path) -> None:
+    small = create_head("saoa", specs=SPECS, num_verbs=2, num_nouns=NUM_NOUNS)
+    with pytest.raises(ValueError, match="got verb class"):
+        train(tmp_path / "run", head=small)
+    with pytest.raises(ValueError, match="got prior 'flat'"):
+        train(tmp_path / "run", prior="flat")
+    assert not (tmp_path / "run").exists()
+
+
+def test_states_are_plain_safetensors(tmp_path: Path) -> None:
+    train(tmp_path)
+    tensors = load_file(tmp_path / "last.safetensors")
+    names = {name for name, _ in create().named_parameters()}
+    assert set(tensors) == names | {f"training.momentum.{name}" for name in names}
+    training = read_checkpoint(tmp_path / "last.safetensors").training
+    assert training["identity"]["settings"]["seed"] == 0
+    assert len(training["history"]) == training["epoch"] == 4
+    assert json.loads(json.dumps(training)) == training
