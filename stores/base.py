@@ -1,0 +1,252 @@
+"""The contract of a feature store, whatever it is kept in.
+
+A store holds *generations*: the rows of one stage under one stage key. A generation is written
+shard by shard (`reserve_shards`, `write_shard`, `commit`) and read row by row (`read`).
+A row exists once its receipt is committed, and never changes after that.
+"""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from numpy.typing import NDArray
+
+from stores.records import (
+    ArraySpec,
+    Failure,
+    Problem,
+    Receipt,
+    Row,
+    RowInfo,
+    name_some,
+)
+
+__all__ = [
+    "ArraySpec",
+    "CorruptRowError",
+    "Failure",
+    "FeatureReader",
+    "FeatureStore",
+    "GenerationInfo",
+    "MissingGenerationError",
+    "MissingRowsError",
+    "Problem",
+    "Receipt",
+    "Row",
+    "RowInfo",
+    "ShardWriter",
+    "Store",
+    "StoreLockedError",
+    "read_only_error",
+]
+
+APPEND_THREADS = 3
+
+
+class MissingRowsError(KeyError):
+    """Rows were asked for that the generation does not hold."""
+
+    def __init__(self, stage: str, keys: Sequence[str]) -> None:
+        super().__init__(stage, list(keys))
+        self.stage = stage
+        self.row_keys = list(keys)
+
+    def __str__(self) -> str:
+        return (
+            f"got {len(self.row_keys):,} row keys that stage {self.stage!r} does not hold "
+            f"({name_some(self.row_keys)}), expected stored rows; extract them first"
+        )
+
+
+class MissingGenerationError(LookupError):
+    """A generation was asked for that the store does not hold."""
+
+
+class CorruptRowError(OSError):
+    """Stored bytes are not what was written."""
+
+    def __init__(self, message: str, row_keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.row_keys = list(row_keys)
+
+
+class StoreLockedError(OSError):
+    """Somebody else has the store open for writing."""
+
+
+def read_only_error(path: Path) -> io.UnsupportedOperation:
+    """Return the error for a write to what is open for reading."""
+    return io.UnsupportedOperation(
+        f"got a write to {path}, which is open for reading; open the store with mode 'a'"
+    )
+
+
+@dataclass(frozen=True)
+class GenerationInfo:
+    """One line of `Store.generations`: counts of rows and failures, bytes on disk, UTC time."""
+
+    stage: str
+    key: str
+    path: Path
+    rows: int
+    failures: int
+    nbytes: int
+    created: str
+
+
+class FeatureReader(ABC):
+    """Rows of one stage, addressed by row key; plain numpy arrays come out.
+
+    Attributes:
+        specs: output name → shape, dtype and dims of one row.
+    """
+
+    specs: Mapping[str, ArraySpec]
+
+    @abstractmethod
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Return those of `keys` that hold no row, in their order, each once."""
+
+    @abstractmethod
+    def read(
+        self,
+        keys: Sequence[str],
+        outputs: Iterable[str] | None = None,
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Read rows into batch arrays of shape (len(keys), *row shape), in the order of `keys`.
+
+        Args:
+            keys: row keys; one may come several times.
+            outputs: names to read; by default those in `out`, or all.
+            out: C-contiguous arrays of exactly the right shape and dtype to read into.
+
+        Raises:
+            MissingRowsError: rows that are not stored; nothing has been read.
+            CorruptRowError: stored bytes do not match their checksum.
+            ValueError: unknown outputs, or arrays in `out` that do not fit.
+        """
+
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """Return all row keys, in the order of their row numbers."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+
+class ShardWriter(Protocol):
+    """What a worker gets: it can write shards and nothing else."""
+
+    def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
+        """See `FeatureStore.write_shard`."""
+
+
+class FeatureStore(FeatureReader):
+    """One generation: the rows of `stage` made under `key` (64 hex digits)."""
+
+    stage: str
+    key: str
+    path: Path
+    rows_per_shard: int
+
+    @abstractmethod
+    def reserve_shards(self, count: int) -> int:
+        """Set `count` shard numbers aside for good; return the first of them."""
+
+    @abstractmethod
+    def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
+        """Write rows to a reserved shard; they exist only once the receipt is committed.
+
+        Raises:
+            ValueError: no rows, too many, a key twice, or values that do not fit the specs.
+            FileExistsError: the shard was written before; reserve another one.
+        """
+
+    @abstractmethod
+    def shard_writer(self) -> ShardWriter:
+        """Return what writes shards of this generation from another process."""
+
+    @abstractmethod
+    def commit(self, receipts: Sequence[Receipt], failures: Sequence[Failure] = ()) -> None:
+        """Make the receipts' rows exist, and record failures, all or nothing.
+
+        A row that exists already stays as it is; a row that exists clears its failure.
+        """
+
+    @abstractmethod
+    def failures(self) -> list[Failure]:
+        """Return the recorded failures, by row key."""
+
+    @abstractmethod
+    def clear_failures(self, keys: Iterable[str]) -> None:
+        """Forget the failures of `keys`, so that they are tried again."""
+
+    @abstractmethod
+    def forget(self, keys: Iterable[str]) -> None:
+        """Make rows missing again, so that they are computed anew into another shard."""
+
+    @abstractmethod
+    def verify(self) -> list[Problem]:
+        """Read everything back and return what is not as it was written."""
+
+    def append(self, rows: Sequence[Row]) -> list[Receipt]:
+        """Reserve, write and commit `rows` in as many shards as they need."""
+        starts = range(0, len(rows), self.rows_per_shard)
+        batches = [rows[start : start + self.rows_per_shard] for start in starts]
+        first = self.reserve_shards(len(batches))
+        # While some threads wait for the disk, another computes checksums.
+        with ThreadPoolExecutor(APPEND_THREADS) as pool:
+            receipts = list(pool.map(self.write_shard, range(first, first + len(batches)), batches))
+        self.commit(receipts)
+        return receipts
+
+
+class Store(ABC):
+    """A folder of generations; a context manager that closes itself."""
+
+    path: Path
+
+    @abstractmethod
+    def generation(
+        self,
+        stage: str,
+        key: str,
+        specs: Mapping[str, ArraySpec] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        shard_mib: float = 32,
+    ) -> FeatureStore:
+        """Open the generation of `stage` under `key`, or create it where `specs` are given.
+
+        Args:
+            provenance: JSON values that say where the rows come from; kept when creating.
+            shard_mib: size of a shard in MiB over all outputs together; used when creating.
+
+        Raises:
+            MissingGenerationError: it does not exist and `specs` is None.
+            ValueError: it exists with other specs, or its folder belongs to another key.
+        """
+
+    @abstractmethod
+    def generations(self) -> list[GenerationInfo]:
+        """List what the store holds, by stage and age."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Bring everything on disk up to date and let go of it; safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,168 @@
+"""Files that are there whole or not at all, also after a crash or a power cut.
+
+Temporary files start with a dot and carry the process id, so that a sweep knows them again.
+Links are never followed: a folder or file of a store that was swapped for a symbolic link is
+an error, not a way out of the store.
+"""
+
+import errno
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_TEMP = re.compile(r"\..+\.\d+\.[0-9a-f]{32}\.tmp")
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+_MAX_BLOCKS = 1024  # IOV_MAX on Linux
+_BATCH_NBYTES = 2**23  # few large writes, and memory for a few rows only
+
+Block = bytes | bytearray | memoryview
+
+
+@contextmanager
+def open_folder(folder: Path) -> Iterator[int]:
+    """Yield a descriptor of a real folder; raise NotADirectoryError for links and files."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except NotADirectoryError:
+        raise NotADirectoryError(
+            errno.ENOTDIR, "got a file or a symbolic link, expected a folder", str(folder)
+        ) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` in an existing one, durably; leave it where it is there already."""
+    with suppress(FileExistsError):
+        folder.mkdir()
+        with open_folder(folder.parent) as parent:
+            os.fsync(parent)
+    with open_folder(folder):
+        pass
+
+
+def create_file(folder: Path, name: str, blocks: Iterable[Block], nbytes: int) -> None:
+    """Write a new file whole, on disk when this returns; never replace one.
+
+    Args:
+        nbytes: of all blocks, for the message when there is no room for them.
+
+    Raises:
+        FileExistsError: `name` is taken; it is left as it is.
+        OSError: writing or syncing failed; nothing is left behind. A failed fsync is final,
+            since the kernel may have dropped the data: the file has to be written anew.
+    """
+    with open_folder(folder) as parent:
+        temp = _write_temp(parent, folder / name, blocks, nbytes, durable=True)
+        try:
+            _publish(parent, temp, name)
+        except FileExistsError:
+            raise FileExistsError(
+                errno.EEXIST,
+                "got a shard that was written before; reserve another one",
+                str(folder / name),
+            ) from None
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temp, dir_fd=parent)
+        try:
+            os.fsync(parent)
+        except BaseException:
+            os.unlink(name, dir_fd=parent)
+            raise
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
+    """Write `data` as the whole of `path`, replacing what was there in one step.
+
+    Args:
+        durable: wait for the disk; not needed for files that can be made again from others.
+    """
+    with open_folder(path.parent) as parent:
+        temp = _write_temp(parent, path, [data], len(data), durable=durable)
+        try:
+            os.rename(temp, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            os.unlink(temp, dir_fd=parent)
+            raise
+        if durable:
+            os.fsync(parent)
+
+
+def sweep_temps(folder: Path) -> int:
+    """Remove temporary files that a crash left in `folder`; return how many."""
+    temps = [entry.path for entry in os.scandir(folder) if is_temp(entry.name)]
+    for temp in temps:
+        os.unlink(temp)
+    return len(temps)
+
+
+def is_temp(name: str) -> bool:
+    """Return whether `name` is one of our temporary files."""
+    return _TEMP.fullmatch(name) is not None
+
+
+def _write_temp(
+    parent: int, target: Path, blocks: Iterable[Block], nbytes: int, *, durable: bool
+) -> str:
+    """Write `blocks` to a fresh temporary file next to `target`; return its name."""
+    temp = f".{target.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(temp, flags, 0o666, dir_fd=parent)
+    try:
+        try:
+            _write_all(descriptor, blocks)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException as error:
+        os.unlink(temp, dir_fd=parent)
+        if isinstance(error, OSError) and error.errno is not None:
+            message = f"{os.strerror(error.errno)} (while writing {nbytes:,} bytes)"
+            raise OSError(error.errno, message, str(target)) from error
+        raise
+    return temp
+
+
+def _write_all(descriptor: int, blocks: Iterable[Block]) -> None:
+    """Write blocks as they come, a batch at a time, without copying them together."""
+    batch: list[memoryview] = []
+    batch_nbytes = 0
+    for block in blocks:
+        batch.append(memoryview(block))
+        batch_nbytes += batch[-1].nbytes
+        if batch_nbytes >= _BATCH_NBYTES or len(batch) == _MAX_BLOCKS:
+            _write_batch(descriptor, batch)
+            batch, batch_nbytes = [], 0
+    _write_batch(descriptor, batch)
+
+
+def _write_batch(descriptor: int, views: list[memoryview]) -> None:
+    """Write everything; the kernel may take it in parts."""
+    while views:
+        written = os.writev(descriptor, views)
+        while views and written >= views[0].nbytes:
+            written -= views.pop(0).nbytes
+        if written:
+            views[0] = views[0][written:]
+
+
+def _publish(parent: int, temp: str, name: str) -> None:
+    """Give the file its final name in one step that fails where the name is taken."""
+    try:
+        os.link(temp, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        # exFAT and some network file systems have no hard links. Shard numbers are handed out
+        # once, so looking first is enough there.
+        if name in os.listdir(parent):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+        os.rename(temp, name, src_dir_fd=parent, dst_dir_fd=parent)

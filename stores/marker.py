@@ -1,0 +1,74 @@
+"""symbio.json: the file by which a folder is known to be a store, and of which format."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+from stores.durable import is_temp, replace_file
+from stores.layout import FORMAT_VERSION
+from stores.lock import LOCK_FILE
+
+MARKER_FILE = "symbio.json"
+
+
+def read_format(root: Path) -> str | None:
+    """Return the format of the store in `root`, None where there is no marker.
+
+    Raises:
+        ValueError: the marker is damaged, or of a version this program does not know.
+    """
+    path = root / MARKER_FILE
+    try:
+        document = json.loads(path.read_bytes())
+        version, name = document["format_version"], str(document["format"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"got {path} that is no marker of a store ({error!r})") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"got a store of version {version} in {root}, expected {FORMAT_VERSION}; update symbio"
+        )
+    return name
+
+
+def check_marker(root: Path, expected: str) -> None:
+    """Raise unless `root` is a store of format `expected`."""
+    found = read_format(root)
+    if found is None:
+        raise FileNotFoundError(
+            errno.ENOENT, f"got no store (no {MARKER_FILE}), expected one", str(root)
+        )
+    if found != expected:
+        raise ValueError(f"got a store of format {found!r} in {root}, expected {expected!r}")
+
+
+def check_free_or_ours(root: Path, expected: str) -> None:
+    """Raise unless `root` is missing, empty, or a store of format `expected`.
+
+    Raises:
+        NotADirectoryError: `root` is a file.
+        FileExistsError: `root` holds things that no store put there.
+    """
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "got a file, expected a folder", str(root))
+    if read_format(root) is not None:
+        check_marker(root, expected)
+        return
+    foreign = sorted(name for name in os.listdir(root) if name != LOCK_FILE and not is_temp(name))
+    if foreign:
+        raise FileExistsError(
+            f"got {root}, which holds {', '.join(foreign[:5])} and no {MARKER_FILE}, expected a "
+            "store or an empty folder; choose another folder"
+        )
+
+
+def write_marker(root: Path, name: str) -> None:
+    """Mark `root` as a store of format `name`, where it is not marked yet."""
+    if read_format(root) is None:
+        document = {"format_version": FORMAT_VERSION, "format": name}
+        text = (json.dumps(document, indent=2) + "\n").encode()
+        replace_file(root / MARKER_FILE, text, durable=True)

@@ -1,0 +1,268 @@
+"""What a store is told and what it answers: specs, rows, failures, receipts, problems.
+
+Names (stages, outputs, dims) become folders and are kept to `[a-z][a-z0-9_]*`. Ids come from
+annotation files, may hold any printable text, and are only ever values, never parts of a path.
+"""
+
+import dataclasses
+import json
+import math
+import operator
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DTYPES = (
+    *("float16", "float32", "float64"),
+    *("int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+)
+RESERVED_ATTRIBUTES = frozenset({"units", "description", "stage", "key"})
+MAX_ID_BYTES = 255
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def check_name(what: str, name: str) -> str:
+    """Return `name`; raise ValueError unless it is a lower-case word that is safe as a folder."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"got {what} name {name!r}, expected [a-z][a-z0-9_]* of at most 64 characters"
+        )
+    return name
+
+
+def check_key(what: str, key: str) -> str:
+    """Return `key`; raise ValueError unless it is a sha256 written as 64 lower-case hex digits."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError(f"got {what} {key!r}, expected 64 lower-case hex digits (a sha256)")
+    return key
+
+
+def check_id(what: str, value: str) -> str:
+    """Return `value`; raise ValueError for control characters, broken Unicode or over 255 bytes."""
+    if not isinstance(value, str):
+        raise TypeError(f"got {what} {value!r} of type {type(value).__name__}, expected str")
+    # The first test is fast and settles nearly all ids.
+    if not value.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
+        raise ValueError(f"got {what} {value!r}, expected no control or surrogate characters")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"got {what} {value[:40]!r}…, expected at most {MAX_ID_BYTES} bytes")
+    return value
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One output of a stage: what a single row of it looks like.
+
+    Attributes:
+        dims: names of the row's axes, one per axis of `shape`; "row" itself is not among them.
+        shape: sizes of one row; () for one number per row.
+        dtype: numpy name, one of `DTYPES`.
+        units: of the values, "" where they have none.
+        description: one sentence for people who open the store without this program.
+        attributes: JSON values kept beside the array, such as the frame that boxes live in.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    units: str = ""
+    description: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", tuple(check_name("dim", dim) for dim in self.dims))
+        object.__setattr__(self, "shape", tuple(operator.index(size) for size in self.shape))
+        if len(self.dims) != len(self.shape):
+            raise ValueError(f"got dims {self.dims} for shape {self.shape}, expected one per axis")
+        if len(set(self.dims)) != len(self.dims) or "row" in self.dims:
+            raise ValueError(f"got dims {self.dims}, expected different names, none of them 'row'")
+        if any(size < 1 for size in self.shape):
+            raise ValueError(f"got shape {self.shape}, expected sizes of at least 1")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"got dtype {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        taken = sorted(RESERVED_ATTRIBUTES & set(self.attributes))
+        if taken:
+            raise ValueError(f"got attributes {taken}, which the store itself writes; rename them")
+        # A round trip through JSON, so that a spec equals the one read back from disk.
+        plain = json.loads(json.dumps(dict(self.attributes), allow_nan=False))
+        object.__setattr__(self, "attributes", plain)
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "ArraySpec":
+        """Rebuild what `to_json` gave."""
+        return cls(**document)
+
+
+def check_specs(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
+    """Return a copy of the outputs of one stage after checking names and shared dims.
+
+    Raises:
+        ValueError: no outputs, a bad name, or one dim name used for two sizes: the outputs of a
+            generation are one dataset with named dims, and readers refuse such a dataset.
+    """
+    if not specs:
+        raise ValueError("got no outputs, expected at least one ArraySpec")
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, spec in specs.items():
+        check_name("output", name)
+        for dim, size in zip(spec.dims, spec.shape, strict=True):
+            other_size, other = sizes.setdefault(dim, (size, name))
+            if other_size != size:
+                raise ValueError(
+                    f"got dim {dim!r} of size {size} in output {name!r} and of size {other_size} "
+                    f"in output {other!r}, expected one size; give one of the dims another name"
+                )
+    return dict(specs)
+
+
+@dataclass(frozen=True)
+class RowInfo:
+    """What a row is about, for people: nothing is ever looked up by it.
+
+    Attributes:
+        clip_id, video_id, segment_id: at most 255 bytes each; only `clip_id` must not be empty.
+        view: number of the temporal view of the segment.
+        first_seconds, last_seconds: times of the row's first and last frame in its video.
+        flags: words separated by spaces, such as "clamped".
+    """
+
+    clip_id: str
+    video_id: str = ""
+    segment_id: str = ""
+    view: int = 0
+    first_seconds: float = 0.0
+    last_seconds: float = 0.0
+    flags: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.clip_id:
+            raise ValueError("got an empty clip_id, expected a name to call the row by")
+        for name in ("clip_id", "video_id", "segment_id", "flags"):
+            check_id(name, getattr(self, name))
+        object.__setattr__(self, "view", operator.index(self.view))
+        for name in ("first_seconds", "last_seconds"):
+            seconds = float(getattr(self, name))
+            if not math.isfinite(seconds):
+                raise ValueError(f"got {name} {seconds} for clip {self.clip_id!r}, expected finite")
+            object.__setattr__(self, name, seconds)
+
+    def to_json(self) -> list[Any]:
+        """Return the fields as a list, in their order."""
+        return list(dataclasses.astuple(self))
+
+    @classmethod
+    def from_json(cls, fields: list[Any]) -> "RowInfo":
+        """Rebuild what `to_json` gave."""
+        return cls(*fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row to be stored: its key, one array per output, and what it is about."""
+
+    key: str
+    arrays: Mapping[str, NDArray[Any]]
+    info: RowInfo
+
+    def __post_init__(self) -> None:
+        check_key("row key", self.key)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that could not be made, kept so that it is reported and not tried for ever.
+
+    Attributes:
+        error_class: name of the exception; `message`: its text.
+        frame: number of the frame it happened at, None where it is not about one frame.
+    """
+
+    row_key: str
+    clip_id: str
+    video_id: str
+    error_class: str
+    message: str
+    frame: int | None = None
+
+    def __post_init__(self) -> None:
+        check_key("row key", self.row_key)
+        for name in ("clip_id", "video_id"):
+            check_id(name, getattr(self, name))
+        for name in ("error_class", "message"):
+            # Messages quote file names, which may hold bytes that are no text: never lose the
+            # report of one failure to another.
+            text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, name, text.replace("\0", "\\x00"))
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Proof that one shard is on disk, to be handed to `FeatureStore.commit`.
+
+    Attributes:
+        shard: number of the shard within its generation.
+        slots: slot in the shard → (row key, info).
+        nbytes: size of the shard's files together.
+        checks: output → crc32c of what its file says about itself, so that a file which was
+            exchanged for another one is noticed.
+    """
+
+    stage: str
+    key: str
+    shard: int
+    slots: Mapping[int, tuple[str, RowInfo]]
+    nbytes: int
+    checks: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        slots = [[slot, key, info.to_json()] for slot, (key, info) in self.slots.items()]
+        return {**vars(self), "slots": slots, "checks": dict(self.checks)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Receipt":
+        """Rebuild what `to_json` gave; raise ValueError where it holds bad keys or ids."""
+        slots = {
+            slot: (check_key("row key", key), RowInfo.from_json(info))
+            for slot, key, info in document["slots"]
+        }
+        return cls(**{**document, "slots": slots})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that `FeatureStore.verify` found.
+
+    Attributes:
+        message: what is wrong, where, and which clips it costs.
+        row_keys: the rows to forget and compute again; empty where no row is lost.
+    """
+
+    message: str
+    row_keys: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def name_some(names: list[str], limit: int = 3) -> str:
+    """Return "'a', 'b', 'c' and 7 more"."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"

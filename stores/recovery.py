@@ -1,0 +1,143 @@
+"""Bringing a store back in order when it is opened for writing.
+
+What a crash can leave behind, and what becomes of it:
+    temporary files                               removed
+    complete shards the manifest never heard of   adopted, row by row where the checksum holds
+    other shard files it never heard of           moved to `.quarantine`, never deleted
+    a lost or damaged manifest                    rebuilt: every shard is then unheard of
+    zarr.json or rows.csv behind the manifest     written again
+"""
+
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from stores.durable import make_folder, sweep_temps
+from stores.layout import STAGE_FILE, GenerationLayout, read_layout
+from stores.manifest_db import SIDE_SUFFIXES, DamagedManifestError
+from stores.manifest_writer import ManifestWriter
+from stores.records import Receipt
+from stores.rows_csv import write_rows_csv
+from stores.shard_set import inspect_shard
+from stores.zarr_metadata import write_array_documents
+from stores.zarr_shard import DamagedShardError
+
+QUARANTINE = ".quarantine"
+
+logger = logging.getLogger(__name__)
+
+
+def recover(root: Path, manifest_path: Path) -> ManifestWriter:
+    """Bring a store in order and return its manifest; call with the writer lock held.
+
+    Raises:
+        NotADirectoryError: a folder of the store was exchanged for a symbolic link.
+    """
+    if not manifest_path.exists():
+        # The log of a manifest that is gone must not be taken for that of the new one.
+        _put_aside(manifest_path, SIDE_SUFFIXES)
+    try:
+        return _open_and_reconcile(root, manifest_path)
+    except DamagedManifestError as error:
+        _put_aside(manifest_path, ("", *SIDE_SUFFIXES))
+        logger.warning("%s; it was put aside and is rebuilt from the shards", error)
+        return _open_and_reconcile(root, manifest_path)
+
+
+def _open_and_reconcile(root: Path, manifest_path: Path) -> ManifestWriter:
+    manifest = ManifestWriter(manifest_path)
+    try:
+        _reconcile(root, manifest)
+    except BaseException:
+        manifest.close()
+        raise
+    return manifest
+
+
+def _reconcile(root: Path, manifest: ManifestWriter) -> None:
+    """Make manifest and folders agree."""
+    sweep_temps(root)
+    for stage in _folders(root):
+        sweep_temps(stage)
+        for folder in _folders(stage):
+            for place in (folder, *_folders(folder)):
+                sweep_temps(place)
+            if not (folder / STAGE_FILE).exists():
+                continue
+            try:
+                layout = read_layout(folder)
+            except ValueError as error:
+                logger.warning("%s", error)
+                continue
+            _reconcile_generation(root, layout, manifest)
+
+
+def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: ManifestWriter) -> None:
+    stage, key = layout.stage, layout.key
+    for output in layout.specs:
+        make_folder(layout.path / output)
+    manifest.register(stage, key, str(layout.path.relative_to(root)), layout.created)
+    index, known = manifest.load(stage, key, layout.rows_per_shard)
+    found = layout.shards_on_disk()
+    unheard_of = sorted(found.keys() - known.keys())
+    if unheard_of:
+        manifest.reserve(stage, key, 0, at_least=max(found) + 1)
+        receipts = [_adopt(layout, shard) for shard in unheard_of]
+        manifest.commit(stage, key, [receipt for receipt in receipts if receipt is not None], [])
+        index, _ = manifest.load(stage, key, layout.rows_per_shard)
+    write_array_documents(layout, index.end)
+    if not manifest.is_exported(stage, key):
+        write_rows_csv(layout, manifest)
+        manifest.mark_exported(stage, key)
+
+
+def _adopt(layout: GenerationLayout, shard: int) -> Receipt | None:
+    """Return a receipt for the intact rows of a shard; put a useless shard aside."""
+    try:
+        receipt, damaged = inspect_shard(layout, shard)
+    except DamagedShardError as error:
+        _quarantine(layout, shard)
+        logger.warning(
+            "got shard %d of stage %r not committed and not whole (%s: %s); moved it to %s, and "
+            "its rows will be computed again",
+            shard,
+            layout.stage,
+            error.path,
+            error.reason,
+            layout.path / QUARANTINE,
+        )
+        return None
+    slots = {slot: row for slot, row in receipt.slots.items() if slot not in damaged}
+    logger.info("took in shard %d of stage %r: %d rows", shard, layout.stage, len(slots))
+    return replace(receipt, slots=slots)
+
+
+def _quarantine(layout: GenerationLayout, shard: int) -> None:
+    for output in layout.specs:
+        path = layout.shard_path(output, shard)
+        if path.exists():
+            make_folder(layout.path / QUARANTINE)
+            _move_free(path, layout.path / QUARANTINE / f"{output}.{path.name}")
+
+
+def _put_aside(path: Path, suffixes: Iterable[str]) -> None:
+    for suffix in suffixes:
+        side = Path(f"{path}{suffix}")
+        if side.exists():
+            _move_free(side, side.with_name(f"{side.name}.damaged"))
+
+
+def _move_free(source: Path, target: Path) -> None:
+    """Rename to `target`, with a number behind it where that is taken."""
+    names = itertools.chain([target], (Path(f"{target}.{n}") for n in itertools.count(1)))
+    os.rename(source, next(name for name in names if not name.exists()))
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders in `folder` that can be ours: links and dotted names are not."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            yield folder / entry.name

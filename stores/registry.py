@@ -1,0 +1,47 @@
+"""Store formats by name, and `open_store`, which is how everybody gets a store."""
+
+import importlib
+import os
+from pathlib import Path
+
+from stores.base import Store
+from stores.marker import read_format
+
+FORMATS = {
+    "zarr": "stores.zarr_store:ZarrStore",
+}
+MODES = ("r", "a")
+DEFAULT_FORMAT = "zarr"
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    mode: str = "r",
+    format: str | None = None,
+    *,
+    verify_every_read: bool = False,
+) -> Store:
+    """Open the store in a folder, or create one.
+
+    Args:
+        mode: "r" to read; "a" to read and write, which creates the store where the folder is
+            missing or empty, and which one process at a time may do.
+        format: one of `FORMATS`; by default what the folder holds, or "zarr" for a new store.
+        verify_every_read: compare checksums at each read, not only the first time a row is read.
+
+    Raises:
+        ValueError: unknown mode or format, or the folder holds a store of another format.
+        FileNotFoundError: mode "r", and there is no store.
+        FileExistsError: the folder holds things and is not a store.
+        StoreLockedError: mode "a", and somebody else is writing.
+    """
+    if mode not in MODES:
+        raise ValueError(f"got mode {mode!r}, expected one of {', '.join(MODES)}")
+    root = Path(path)
+    name = format or read_format(root) or DEFAULT_FORMAT
+    if name not in FORMATS:
+        raise ValueError(f"got store format {name!r}, expected one of {', '.join(FORMATS)}")
+    module, attribute = FORMATS[name].split(":")
+    backend = getattr(importlib.import_module(module), attribute)
+    store: Store = backend(root, mode, verify_every_read=verify_every_read)
+    return store

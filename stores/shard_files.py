@@ -1,0 +1,153 @@
+"""The hot loop: rows from shard files straight into the caller's arrays.
+
+A row is one `preadv` into its place in the batch; the first time a process touches a row of an
+output, its checksum is read along and compared. Few files are open at a time, since a store may
+have more shards than a process may have open files.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from stores.layout import GenerationLayout
+from stores.zarr_shard import CRC_NBYTES, DamagedShardError, read_tail
+
+MAX_OPEN_FILES = 128
+
+# (shard, slot, position in the batch)
+Place = tuple[int, int, int]
+
+
+class _OpenFile:
+    """A descriptor that lives as long as somebody reads from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        # Not set where opening failed.
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class _ShardFile:
+    """What is known about a file; stays when the descriptor is closed to make room."""
+
+    def __init__(self, path: Path, offsets: list[int]) -> None:
+        self.path = path
+        self.offsets = offsets
+        self.checked = bytearray(len(offsets))  # 1 = the row's checksum was compared
+
+
+class ShardFiles:
+    """Reads rows of one generation; safe in threads, after fork, and after pickling.
+
+    Args:
+        verify_every_read: compare checksums each time, not only on first touch.
+    """
+
+    def __init__(self, layout: GenerationLayout, *, verify_every_read: bool) -> None:
+        self._layout = layout
+        self._verify_every_read = verify_every_read
+        self._forget_files()
+
+    def _forget_files(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, int], _ShardFile] = {}
+        self._open: OrderedDict[Path, _OpenFile] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_layout": self._layout, "_verify_every_read": self._verify_every_read}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget_files()
+
+    def read(
+        self,
+        output: str,
+        places: list[Place],
+        checks: Mapping[int, Mapping[str, int]],
+        array: NDArray[Any],
+    ) -> None:
+        """Fill `array` (rows, *row shape), C-contiguous, with the rows at `places`.
+
+        Args:
+            places: sorted by shard, so that each file is opened once.
+            checks: shard → output → crc32c of the footer that the manifest knows.
+
+        Raises:
+            DamagedShardError: a file is gone, was exchanged, or holds a row that changed.
+        """
+        if os.getpid() != self._pid:
+            self._forget_files()
+        target = array.reshape(-1).view(np.uint8).data
+        for shard, group in groupby(places, key=itemgetter(0)):
+            file, opened = self._file(output, shard, checks)
+            self._read_rows(output, file, opened.descriptor, group, target)
+
+    def close(self) -> None:
+        """Close all files; they open again when read from."""
+        self._forget_files()
+
+    def _read_rows(
+        self,
+        output: str,
+        file: _ShardFile,
+        descriptor: int,
+        places: Iterator[Place],
+        target: memoryview,
+    ) -> None:
+        size = self._layout.specs[output].row_nbytes
+        offsets, checked, always = file.offsets, file.checked, self._verify_every_read
+        tail = bytearray(CRC_NBYTES)
+        preadv = os.preadv
+        for _, slot, position in places:
+            if slot >= len(offsets):
+                raise DamagedShardError(file.path, "it holds no row in a slot in use", [slot])
+            row = target[position * size : (position + 1) * size]
+            if checked[slot] and not always:
+                got = preadv(descriptor, (row,), offsets[slot]) + CRC_NBYTES
+            else:
+                got = preadv(descriptor, (row, tail), offsets[slot])
+                if crc32c(row) != int.from_bytes(tail, "little"):
+                    raise DamagedShardError(file.path, "the checksum does not match", [slot])
+                checked[slot] = 1
+            if got != size + CRC_NBYTES:
+                raise DamagedShardError(file.path, "the file ends too early", [slot])
+
+    def _file(
+        self, output: str, shard: int, checks: Mapping[int, Mapping[str, int]]
+    ) -> tuple[_ShardFile, _OpenFile]:
+        with self._lock:
+            path = self._layout.shard_path(output, shard)
+            opened = self._open.get(path)
+            if opened is None:
+                opened = self._open[path] = self._open_file(path)
+                if len(self._open) > MAX_OPEN_FILES:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(path)
+            known = self._known.get((output, shard))
+            if known is None:
+                tail = read_tail(self._layout, output, path, opened.descriptor)
+                if tail.footer_crc != checks[shard][output]:
+                    raise DamagedShardError(path, "it is not the file that was committed")
+                known = self._known[output, shard] = _ShardFile(path, tail.offsets)
+            return known, opened
+
+    @staticmethod
+    def _open_file(path: Path) -> _OpenFile:
+        try:
+            return _OpenFile(path)
+        except FileNotFoundError:
+            raise DamagedShardError(path, "the file is gone") from None

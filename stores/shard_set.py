@@ -1,0 +1,101 @@
+"""All files of one shard together: writing them, and looking at them again afterwards."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stores.checks import check_rows
+from stores.durable import create_file
+from stores.layout import GenerationLayout
+from stores.records import Receipt, Row
+from stores.zarr_shard import (
+    DamagedShardError,
+    RowList,
+    damaged_slots,
+    decode_rows,
+    encode_shard,
+    read_footer,
+    read_tail,
+)
+
+
+@dataclass(frozen=True)
+class ZarrShardWriter:
+    """Writes shards of one generation; needs its folder, not the manifest, and can be pickled."""
+
+    layout: GenerationLayout
+
+    def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
+        """Write one file per output, each synced before it gets its name.
+
+        Raises:
+            ValueError, TypeError: rows that do not fit; none of the files stay.
+            FileExistsError: the shard was written before.
+            OSError: a file could not be written; the shard is given up, none of the files stay.
+        """
+        layout = self.layout
+        check_rows(layout.stage, layout.specs, layout.rows_per_shard, rows)
+        checks: dict[str, int] = {}
+        written: list[Path] = []
+        nbytes = 0
+        try:
+            for output in layout.specs:
+                path = layout.shard_path(output, shard)
+                content = encode_shard(layout, output, shard, rows)
+                create_file(path.parent, path.name, content.blocks, content.nbytes)
+                written.append(path)
+                checks[output] = content.footer_crc
+                nbytes += content.nbytes
+        except BaseException:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+        slots = {slot: (row.key, row.info) for slot, row in enumerate(rows)}
+        return Receipt(layout.stage, layout.key, shard, slots, nbytes, checks)
+
+
+@contextmanager
+def open_shard_file(path: Path) -> Iterator[int]:
+    """Yield a descriptor for reading; raise DamagedShardError where there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise DamagedShardError(path, "the file is gone") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def inspect_shard(layout: GenerationLayout, shard: int) -> tuple[Receipt, set[int]]:
+    """Read a shard back whole.
+
+    Returns:
+        The receipt that its writer gave, and the slots that are damaged in some output.
+
+    Raises:
+        DamagedShardError: a file is missing or damaged beyond single rows, or the files are not
+            of one shard.
+    """
+    checks: dict[str, int] = {}
+    digests: set[str] = set()
+    damaged: set[int] = set()
+    rows: RowList = []
+    nbytes = 0
+    for output in layout.specs:
+        path = layout.shard_path(output, shard)
+        with open_shard_file(path) as descriptor:
+            tail = read_tail(layout, output, path, descriptor)
+            footer = read_footer(layout, output, shard, path, descriptor, tail)
+            damaged.update(damaged_slots(layout, output, descriptor, tail))
+            nbytes += os.fstat(descriptor).st_size
+        checks[output] = tail.footer_crc
+        digests.add(footer["rows_sha256"])
+        if output == layout.listing_output:
+            rows = decode_rows(footer)
+        if len(digests) > 1:
+            raise DamagedShardError(path, "its rows are not those of the other outputs")
+    slots = dict(enumerate(rows))
+    return Receipt(layout.stage, layout.key, shard, slots, nbytes, checks), damaged

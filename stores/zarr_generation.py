@@ -1,0 +1,220 @@
+"""One generation in a Zarr store: the contract of `FeatureStore` over shards and manifest."""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.base import CorruptRowError, FeatureStore, MissingRowsError, read_only_error
+from stores.checks import allocate
+from stores.layout import GenerationLayout
+from stores.manifest import Manifest
+from stores.manifest_writer import ManifestWriter
+from stores.records import Failure, Problem, Receipt, Row, name_some
+from stores.row_index import RowIndex, pack_keys
+from stores.rows_csv import write_rows_csv
+from stores.shard_files import ShardFiles
+from stores.shard_set import ZarrShardWriter
+from stores.verify import verify_generation
+from stores.zarr_metadata import write_array_documents
+from stores.zarr_shard import DamagedShardError
+
+SECONDS_BETWEEN_CSV = 60.0
+
+
+class ZarrGeneration(FeatureStore):
+    """Reads with or without a writer elsewhere; writes where `writer` is given.
+
+    A reader sees the rows that were committed when it first looked; open the store again to
+    see later ones. Pickled, it travels as a reader.
+    """
+
+    def __init__(
+        self,
+        layout: GenerationLayout,
+        manifest: Manifest,
+        writer: ManifestWriter | None,
+        *,
+        verify_every_read: bool,
+    ) -> None:
+        self.layout = layout
+        self.stage = layout.stage
+        self.key = layout.key
+        self.path = layout.path
+        self.specs = layout.specs
+        self.rows_per_shard = layout.rows_per_shard
+        self._manifest = manifest
+        self._writer = writer
+        self._files = ShardFiles(layout, verify_every_read=verify_every_read)
+        self._loaded: tuple[RowIndex, dict[int, Any]] | None = None
+        self._changing = threading.RLock()
+        self._csv_time = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_writer": None, "_changing": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _changing=threading.RLock())
+
+    # ---- reading
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """See `FeatureReader.missing`."""
+        asked = list(dict.fromkeys(keys))
+        numbers = self._index.numbers_of(asked)
+        return [asked[place] for place in np.flatnonzero(numbers < 0)]
+
+    def read(
+        self,
+        keys: Sequence[str],
+        outputs: Iterable[str] | None = None,
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """See `FeatureReader.read`."""
+        index, checks = self._load()
+        numbers = index.numbers_of(keys)
+        if (numbers < 0).any():
+            raise MissingRowsError(self.stage, self.missing(keys))
+        arrays = allocate(self.specs, len(keys), outputs, out)
+        order = np.argsort(numbers, kind="stable")
+        shards, slots = np.divmod(numbers[order], self.rows_per_shard)
+        places = list(zip(shards.tolist(), slots.tolist(), order.tolist(), strict=True))
+        for output, array in arrays.items():
+            try:
+                self._files.read(output, places, checks, array)
+            except DamagedShardError as error:
+                raise self._corrupt(error, keys, places, output) from error
+        return arrays
+
+    def keys(self) -> list[str]:
+        """See `FeatureReader.keys`."""
+        return self._index.keys()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    # ---- writing
+
+    def reserve_shards(self, count: int) -> int:
+        """See `FeatureStore.reserve_shards`."""
+        if count < 0:
+            raise ValueError(f"got a reservation of {count} shards, expected 0 or more")
+        return self._writing().reserve(self.stage, self.key, count)
+
+    def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
+        """See `FeatureStore.write_shard`."""
+        self._writing()
+        return self.shard_writer().write_shard(shard, rows)
+
+    def shard_writer(self) -> ZarrShardWriter:
+        """See `FeatureStore.shard_writer`; this one may be pickled."""
+        return ZarrShardWriter(self.layout)
+
+    def commit(self, receipts: Sequence[Receipt], failures: Sequence[Failure] = ()) -> None:
+        """See `FeatureStore.commit`.
+
+        Raises:
+            ValueError: a receipt of another generation, or for a shard never reserved.
+            FileNotFoundError: a receipt for a file that is not there.
+        """
+        manifest = self._writing()
+        for receipt in receipts:
+            self._check_receipt(receipt)
+        with self._changing:
+            manifest.commit(self.stage, self.key, receipts, failures)
+            if self._loaded is not None:
+                index, checks = self._loaded
+                for receipt in receipts:
+                    checks.setdefault(receipt.shard, dict(receipt.checks))
+                    first = receipt.shard * self.rows_per_shard
+                    packed = pack_keys(key for key, _ in receipt.slots.values())
+                    index.add(packed, [first + slot for slot in receipt.slots])
+            write_array_documents(self.layout, self._index.end)
+            if time.monotonic() - self._csv_time > SECONDS_BETWEEN_CSV:
+                self._export(manifest)
+
+    def clear_failures(self, keys: Iterable[str]) -> None:
+        """See `FeatureStore.clear_failures`."""
+        self._writing().delete("failures", self.stage, self.key, keys)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """See `FeatureStore.forget`; the bytes stay in their shards until those are removed."""
+        manifest = self._writing()
+        gone = list(keys)
+        with self._changing:
+            manifest.delete("rows", self.stage, self.key, gone)
+            self._index.remove(gone)
+            write_array_documents(self.layout, self._index.end)
+
+    # ---- looking after it
+
+    def failures(self) -> list[Failure]:
+        """See `FeatureStore.failures`."""
+        return self._manifest.failures(self.stage, self.key)
+
+    def verify(self) -> list[Problem]:
+        """See `FeatureStore.verify`."""
+        return verify_generation(self.layout, self._manifest)
+
+    def close(self) -> None:
+        """Write rows.csv where rows changed, close all files; the store calls this."""
+        self._files.close()
+        with self._changing:
+            if self._writer and not self._manifest.is_exported(self.stage, self.key):
+                self._export(self._writer)
+
+    def _load(self) -> tuple[RowIndex, dict[int, Any]]:
+        if self._loaded is None:
+            with self._changing:
+                self._loaded = self._manifest.load(self.stage, self.key, self.rows_per_shard)
+        return self._loaded
+
+    @property
+    def _index(self) -> RowIndex:
+        return self._load()[0]
+
+    def _writing(self) -> ManifestWriter:
+        if self._writer is None:
+            raise read_only_error(self.path)
+        return self._writer
+
+    def _export(self, manifest: ManifestWriter) -> None:
+        write_rows_csv(self.layout, manifest)
+        manifest.mark_exported(self.stage, self.key)
+        self._csv_time = time.monotonic()
+
+    def _check_receipt(self, receipt: Receipt) -> None:
+        if (receipt.stage, receipt.key) != (self.stage, self.key):
+            raise ValueError(
+                f"got a receipt of stage {receipt.stage!r} with key {receipt.key}, expected "
+                f"{self.stage!r} with key {self.key}"
+            )
+        for output in self.specs:
+            path = self.layout.shard_path(output, receipt.shard)
+            if not path.is_file():
+                raise FileNotFoundError(f"got a receipt for {path}, which is not there")
+
+    def _corrupt(
+        self,
+        error: DamagedShardError,
+        keys: Sequence[str],
+        places: Sequence[tuple[int, int, int]],
+        output: str,
+    ) -> CorruptRowError:
+        """Return the error that names the clips which damage to a file costs this batch."""
+        hit = [
+            keys[position]
+            for shard, slot, position in places
+            if self.layout.shard_path(output, shard) == error.path
+            and (error.slots is None or slot in error.slots)
+        ]
+        clips = self._manifest.clip_ids(self.stage, self.key, dict.fromkeys(hit))
+        return CorruptRowError(
+            f"got stage {self.stage!r}, output {output!r}, clips {name_some(clips)} damaged: "
+            f"{error.path}: {error.reason}; verify the store, forget these rows and extract them "
+            "again",
+            list(dict.fromkeys(hit)),
+        )

@@ -1,0 +1,169 @@
+"""A store in a folder: standard Zarr v3 for everybody, with our own reader and writer.
+
+<root>/symbio.json       marks the folder as ours
+<root>/.lock             held by the one writer
+<root>/manifest.sqlite   which rows exist
+<root>/zarr.json         and one in each folder below, so that Zarr walks the whole store
+<root>/<stage>/<key>/    one generation, see `stores.layout`
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stores.base import GenerationInfo, MissingGenerationError, Store, read_only_error
+from stores.checks import rows_per_shard
+from stores.durable import make_folder, open_folder, replace_file
+from stores.layout import STAGE_FILE, GenerationLayout, generation_folder, read_layout
+from stores.lock import WriterLock
+from stores.manifest import Manifest
+from stores.manifest_db import MANIFEST_FILE
+from stores.manifest_writer import ManifestWriter
+from stores.marker import check_free_or_ours, check_marker, write_marker
+from stores.records import ArraySpec, check_specs
+from stores.recovery import recover
+from stores.zarr_generation import ZarrGeneration
+from stores.zarr_metadata import ZARR_FILE, group_document, write_array_documents
+
+FORMAT = "zarr"
+
+
+class ZarrStore(Store):
+    """Opens a store, and creates it where mode is "a" and the folder is new or empty.
+
+    Args:
+        mode: "r" to read, "a" to read and write; one process at a time may write.
+        verify_every_read: compare checksums at each read, not only on first touch.
+
+    Raises:
+        FileNotFoundError: mode "r", and there is no store.
+        FileExistsError: the folder holds things and is not a store.
+        StoreLockedError: mode "a", and somebody else is writing.
+    """
+
+    def __init__(self, path: Path, mode: str, *, verify_every_read: bool = False) -> None:
+        # Absolute, so that the store can be read after a change of folder and in workers.
+        self.path = Path(os.path.realpath(path))
+        self._verify_every_read = verify_every_read
+        self._open: dict[tuple[str, str], ZarrGeneration] = {}
+        self._lock: WriterLock | None = None
+        self._writer: ManifestWriter | None = None
+        self._manifest = Manifest(self.path / MANIFEST_FILE)
+        if mode == "r":
+            check_marker(self.path, FORMAT)
+        else:
+            self._open_for_writing()
+
+    def _open_for_writing(self) -> None:
+        check_free_or_ours(self.path, FORMAT)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = WriterLock(self.path)
+        try:
+            write_marker(self.path, FORMAT)
+            _write_group(self.path, {"description": "feature store, see symbio.json"})
+            self._writer = recover(self.path, self.path / MANIFEST_FILE)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def generation(
+        self,
+        stage: str,
+        key: str,
+        specs: Mapping[str, ArraySpec] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        shard_mib: float = 32,
+    ) -> ZarrGeneration:
+        """See `Store.generation`; the same object comes back each time."""
+        folder = generation_folder(self.path, stage, key)
+        generation = self._open.get((stage, key))
+        if generation is None:
+            if (folder / STAGE_FILE).exists():
+                layout = self._read_layout(folder, key)
+            elif specs is None:
+                held = ", ".join(f"{info.stage} {info.key[:12]}" for info in self.generations())
+                raise MissingGenerationError(
+                    f"got stage {stage!r} with key {key}, expected one of: {held or 'none yet'}"
+                )
+            else:
+                layout = self._create(
+                    GenerationLayout(
+                        path=folder,
+                        stage=stage,
+                        key=key,
+                        specs=check_specs(specs),
+                        rows_per_shard=rows_per_shard(specs, shard_mib),
+                        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+                        provenance=dict(provenance or {}),
+                    )
+                )
+            generation = self._open[stage, key] = ZarrGeneration(
+                layout, self._manifest, self._writer, verify_every_read=self._verify_every_read
+            )
+        if specs is not None and dict(specs) != generation.specs:
+            raise ValueError(
+                f"got specs {dict(specs)} for {folder}, expected those it was made with: "
+                f"{generation.specs}; raise the stage's version to get another key"
+            )
+        return generation
+
+    def generations(self) -> list[GenerationInfo]:
+        """See `Store.generations`."""
+        known = self._manifest.generations(self.path)
+        return [info for info in known if (info.path / STAGE_FILE).exists()]
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        with ExitStack() as stack:
+            if self._lock is not None:
+                stack.callback(self._lock.release)
+            if self._writer is not None:
+                stack.callback(self._writer.close)
+            while self._open:
+                stack.callback(self._open.popitem()[1].close)
+
+    def _read_layout(self, folder: Path, key: str) -> GenerationLayout:
+        layout = read_layout(folder)
+        if layout.key != key:
+            raise ValueError(
+                f"got key {key}, whose folder {folder} belongs to key {layout.key}; move that "
+                "folder out of the store"
+            )
+        if self._writer is not None:
+            for place in (folder.parent, folder):
+                with open_folder(place):
+                    pass
+        return layout
+
+    def _create(self, layout: GenerationLayout) -> GenerationLayout:
+        """Make the folders and documents of a new generation; stage.json comes last."""
+        if self._writer is None:
+            raise read_only_error(self.path)
+        document = layout.encode()
+        make_folder(layout.path.parent)
+        _write_group(layout.path.parent, {"stage": layout.stage})
+        make_folder(layout.path)
+        _write_group(layout.path, {"stage": layout.stage, "key": layout.key})
+        for output in layout.specs:
+            make_folder(layout.path / output)
+        if layout.shards_on_disk():
+            raise FileExistsError(
+                f"got shards in {layout.path} and no {STAGE_FILE}, expected both or neither; "
+                "restore that file, or move the folder out of the store"
+            )
+        # Rows of an earlier folder of this name, which somebody removed.
+        self._writer.unregister(layout.stage, layout.key)
+        write_array_documents(layout, 0)
+        replace_file(layout.path / STAGE_FILE, document, durable=True)
+        relative = layout.path.relative_to(self.path)
+        self._writer.register(layout.stage, layout.key, str(relative), layout.created)
+        return read_layout(layout.path)
+
+
+def _write_group(folder: Path, attributes: dict[str, Any]) -> None:
+    path, document = folder / ZARR_FILE, group_document(attributes)
+    if not path.exists() or path.read_bytes() != document:
+        replace_file(path, document, durable=False)
