@@ -1,0 +1,154 @@
+"""Opening videos: the right reader for a file or a frame folder, and refusing what is cut off."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from extractors.video_reader import (
+    FrameDecodeError,
+    TruncatedVideo,
+    UnreadableVideo,
+    VideoError,
+    VideoReader,
+)
+
+__all__ = [
+    "READER_POLICY",
+    "FrameDecodeError",
+    "TruncatedVideo",
+    "UnreadableVideo",
+    "VideoError",
+    "VideoReader",
+    "check_complete",
+    "open_video",
+    "reader_identity",
+]
+
+READER_POLICY = "1"  # goes up whenever the choice of reader or of a frame's pixels changes
+
+# Distribution names whose versions decide a frame's pixels, per reader; first installed wins.
+_DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "pyav": {"av": ("av",)},
+    "decord": {"decord": ("decord2", "decord"), "av": ("av",)},
+    "frames": {"pillow": ("pillow",)},
+}
+
+
+def check_complete(reader: VideoReader) -> None:
+    """Refuse a video that holds less than its container promises.
+
+    A file cut off while downloading decodes without any error up to the cut. What tells is the
+    duration in its header. A promise about the picture stream itself may be missed by two
+    frames. One about the whole file may also count a longer soundtrack: it may be missed by a
+    second, or by a tenth of the promise if that is less.
+
+    Raises:
+        TruncatedVideo: if the last frame ends earlier than that.
+    """
+    declared = reader.declared_duration_seconds
+    if declared is None:
+        return
+    missing = declared - reader.duration_seconds
+    if missing > reader.declared_margin_seconds:
+        raise TruncatedVideo(
+            f"{reader.path}: got {reader.num_frames} frames up to {reader.duration_seconds:.3f} s,"
+            f" expected {declared:.3f} s as the container declares; get the whole file, or turn "
+            "the completeness check off if the rest was never there"
+        )
+
+
+def open_video(
+    path: str | Path,
+    *,
+    kind: Literal["file", "frames"] = "file",
+    reader: Literal["pyav", "decord"] = "pyav",
+    frame_rate_fps: float | None = None,
+    frame_pattern: str | None = None,
+    check_complete: bool = True,
+    num_threads: int = 0,
+) -> VideoReader:
+    """Open a video file or a folder of numbered frames.
+
+    Args:
+        path: file (`kind="file"`) or folder (`kind="frames"`).
+        kind: what the path is.
+        reader: "pyav", exact by construction and quick to open; or "decord", for the files on
+            which a trial decode proves it exact, PyAV for all others.
+        frame_rate_fps: rate at which a folder's frames were written; folders only.
+        frame_pattern: file names of a folder, such as "frame_{number:010d}.jpg"; None finds
+            the numbering by itself.
+        check_complete: refuse a file that ends before its declared duration.
+        num_threads: decoder threads; 0 leaves the number to the decoder.
+
+    Raises:
+        UnreadableVideo: if nothing in the path can be decoded.
+        TruncatedVideo: if the file is cut off and `check_complete` is set.
+        ValueError: for arguments that do not fit together.
+    """
+    if kind == "frames":
+        from extractors.frames_folder import FramesFolder
+
+        if frame_rate_fps is None:
+            raise ValueError(f"{path}: a folder of frames needs frame_rate_fps, such as 60")
+        return FramesFolder(path, frame_rate_fps=frame_rate_fps, frame_pattern=frame_pattern)
+    if kind != "file":
+        raise ValueError(f'got kind "{kind}", expected "file" or "frames"')
+    if frame_rate_fps is not None or frame_pattern is not None:
+        raise ValueError(
+            f'{path}: frame_rate_fps and frame_pattern are for kind="frames"; '
+            "a file carries its own frame times"
+        )
+    opened = _open_file(Path(path), reader, num_threads)
+    return _complete_or_closed(opened) if check_complete else opened
+
+
+def reader_identity(reader: str) -> dict[str, str]:
+    """What would decide the pixels of a video, for cache keys; opens nothing.
+
+    Args:
+        reader: "pyav" or "decord" as for `open_video`, or "frames" for folders.
+
+    Returns:
+        The reader, the policy version, and the version of each library, "none" if absent.
+    """
+    if reader not in _DISTRIBUTIONS:
+        raise ValueError(f'got reader "{reader}", expected one of {sorted(_DISTRIBUTIONS)}')
+    versions = {name: _installed(names) for name, names in _DISTRIBUTIONS[reader].items()}
+    return {"reader": reader, "policy": READER_POLICY, **versions}
+
+
+def _open_file(path: Path, reader: str, num_threads: int) -> VideoReader:
+    from extractors.pyav_probe import probe_video
+    from extractors.pyav_reader import PyavReader
+
+    if reader not in ("pyav", "decord"):
+        raise ValueError(f'got reader "{reader}", expected "pyav" or "decord"')
+    facts = probe_video(path)
+    if reader == "decord":
+        from extractors.decord_reader import DecordReader, NotExact
+
+        try:
+            return DecordReader(facts, num_threads=num_threads)
+        except NotExact:
+            pass
+    return PyavReader(facts, num_threads=num_threads)
+
+
+def _complete_or_closed(reader: VideoReader) -> VideoReader:
+    try:
+        check_complete(reader)
+    except TruncatedVideo:
+        reader.close()
+        raise
+    return reader
+
+
+def _installed(names: tuple[str, ...]) -> str:
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "none"
