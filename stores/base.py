@@ -180,6 +180,14 @@ class FeatureStore(FeatureReader):
         """
 
     @abstractmethod
+    def infos(self, keys: Sequence[str]) -> list[RowInfo]:
+        """Return what stored rows are about, in the order of `keys`.
+
+        Raises:
+            MissingRowsError: rows that are not stored.
+        """
+
+    @abstractmethod
     def failures(self) -> list[Failure]:
         """Return the recorded failures, by row key."""
 

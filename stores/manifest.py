@@ -82,16 +82,16 @@ class Manifest:
                 for row_key, shard, slot, *info in rows
             ]
 
-    def clip_ids(self, stage: str, key: str, row_keys: Iterable[str]) -> list[str]:
-        """Return the clip ids of rows, in the order of the keys; rows that are gone have none."""
-        query = "SELECT clip_id FROM rows WHERE generation = ? AND row_key = ?"
+    def infos(self, stage: str, key: str, row_keys: Iterable[str]) -> list[RowInfo]:
+        """Return what rows are about, in the order of the keys; rows that are gone have none."""
+        query = f"SELECT {INFO_COLUMNS} FROM rows WHERE generation = ? AND row_key = ?"
         with self._reading() as connection:
             generation = generation_id(connection, stage, key)
             found = [
                 connection.execute(query, (generation, pack_keys([row_key]))).fetchone()
                 for row_key in row_keys
             ]
-        return [row[0] for row in found if row]
+        return [RowInfo(*row) for row in found if row]
 
     def failures(self, stage: str, key: str) -> list[Failure]:
         """Return the failures of a generation by row key."""

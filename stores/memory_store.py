@@ -131,6 +131,12 @@ class MemoryGeneration(FeatureStore):
         for key in self.rows:
             self._failures.pop(key, None)
 
+    def infos(self, keys: Sequence[str]) -> list[RowInfo]:
+        """See `FeatureStore.infos`."""
+        if missing := self.missing(keys):
+            raise MissingRowsError(self.stage, missing)
+        return [self.rows[key][2] for key in keys]
+
     def failures(self) -> list[Failure]:
         """See `FeatureStore.failures`."""
         return [self._failures[key] for key in sorted(self._failures)]

@@ -13,7 +13,7 @@ from stores.checks import allocate
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest
 from stores.manifest_writer import ManifestWriter
-from stores.records import Failure, Problem, Receipt, Row, name_some
+from stores.records import Failure, Problem, Receipt, Row, RowInfo, name_some
 from stores.row_index import RowIndex, pack_keys
 from stores.rows_csv import write_rows_csv
 from stores.shard_files import ShardFiles
@@ -151,6 +151,13 @@ class ZarrGeneration(FeatureStore):
 
     # ---- looking after it
 
+    def infos(self, keys: Sequence[str]) -> list[RowInfo]:
+        """See `FeatureStore.infos`."""
+        found = self._manifest.infos(self.stage, self.key, keys)
+        if len(found) < len(keys):
+            raise MissingRowsError(self.stage, self.missing(keys))
+        return found
+
     def failures(self) -> list[Failure]:
         """See `FeatureStore.failures`."""
         return self._manifest.failures(self.stage, self.key)
@@ -211,7 +218,7 @@ class ZarrGeneration(FeatureStore):
             if self.layout.shard_path(output, shard) == error.path
             and (error.slots is None or slot in error.slots)
         ]
-        clips = self._manifest.clip_ids(self.stage, self.key, dict.fromkeys(hit))
+        clips = [i.clip_id for i in self._manifest.infos(self.stage, self.key, dict.fromkeys(hit))]
         return CorruptRowError(
             f"got stage {self.stage!r}, output {output!r}, clips {name_some(clips)} damaged: "
             f"{error.path}: {error.reason}; verify the store, forget these rows and extract them "

@@ -354,6 +354,14 @@ class StoreSuite(ABC):
         made.append([row])
         assert_rows(made, [1])
 
+    def test_rows_say_what_they_are_about(self, made: FeatureStore) -> None:
+        made.append(make_rows(1, 2))
+        assert made.infos([make_key(2), make_key(1)]) == [
+            row.info for row in (*make_rows(2), *make_rows(1))
+        ]
+        with pytest.raises(MissingRowsError):
+            made.infos([make_key(1), make_key(9)])
+
     # ---- failures and forgetting
 
     def test_failures_are_kept_until_the_row_is_made(self, made: FeatureStore) -> None:

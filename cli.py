@@ -1,0 +1,281 @@
+"""The `symbio` command. Commands are thin: they read options, call the pipeline, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.config import ExperimentConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STAGES = ("verb", "noun", "objects", "aligned")
+WIDTH_WITHOUT_TERMINAL = 140
+EXIT_INCOMPLETE, EXIT_CANNOT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def _version() -> str:
+    try:
+        return version("symbio")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _config_options(command: F) -> F:
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY.PATH=VALUE",
+        help="Override one setting, e.g. --set train.epochs=30. May be given several times.",
+    )(command)
+    path = click.Path(dir_okay=False, path_type=Path)
+    return click.argument("config", metavar="CONFIG", type=path)(command)
+
+
+_quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="symbio")
+def main() -> None:
+    """Turn egocentric videos into cached features once; train light heads on them at will.
+
+    A first look: symbio demo. An experiment of your own: symbio plan CONFIG, symbio run CONFIG,
+    symbio train CONFIG, symbio evaluate RUN.
+
+    Exit codes: 0 all is there; 1 finished, but rows failed or are missing; 2 could not start;
+    130 interrupted, with everything finished kept.
+    """
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of the heads.")
+def demo(folder: Path, seeds: str) -> None:
+    """Render a toy kitchen and run the whole system on it, in under ten minutes.
+
+    Example: symbio demo --folder /tmp/demo
+    """
+    from pipeline.demo import run_demo
+
+    with _errors():
+        try:
+            numbers = [int(seed) for seed in seeds.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"got {seeds!r}, expected e.g. 0,1,2") from None
+        run_demo(folder, seeds=numbers, console=_console())
+
+
+@main.command()
+@_config_options
+@click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
+def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
+    """Show what `run` would do and why: rows and bytes per stage. Touches nothing.
+
+    Example: symbio plan configs/epic55_saoa_r50.yaml
+    """
+    from pipeline.commands import show_plan
+
+    with _errors():
+        show_plan(_load(config, overrides), _console(), rehash=rehash)
+
+
+@main.command()
+@_config_options
+@click.option(
+    "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages."
+)
+@click.option("--retry-failed", is_flag=True, help="Try rows again that failed before.")
+@click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
+@_quiet
+def run(
+    config: Path,
+    overrides: tuple[str, ...],
+    stages: tuple[str, ...],
+    retry_failed: bool,
+    rehash: bool,
+    quiet: bool,
+) -> None:
+    """Make every row that is missing. Ctrl-C loses nothing that is finished.
+
+    Example: symbio run configs/epic55_saoa_r50.yaml --stage verb --stage noun
+    """
+    from pipeline.commands import run_stages
+
+    with _errors():
+        report = run_stages(
+            _load(config, overrides),
+            _console(),
+            stages=stages or STAGES,
+            retry_failed=retry_failed,
+            rehash=rehash,
+            quiet=quiet,
+        )
+    if report.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    if not report.complete:
+        sys.exit(EXIT_INCOMPLETE)
+
+
+@main.command()
+@_config_options
+def status(config: Path, overrides: tuple[str, ...]) -> None:
+    """Show what is stored for an experiment, and what failed with which reason.
+
+    Example: symbio status configs/epic55_saoa_r50.yaml
+    """
+    from pipeline.commands import show_status
+
+    with _errors():
+        show_status(_load(config, overrides), _console())
+
+
+@main.command()
+@_config_options
+@click.option(
+    "--net", type=click.Choice(["verb", "noun", "objects"]), required=True, help="Which network."
+)
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Where it goes.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
+@_quiet
+def finetune(
+    config: Path,
+    overrides: tuple[str, ...],
+    net: str,
+    run_folder: Path | None,
+    resume: bool,
+    quiet: bool,
+) -> None:
+    """Train VerbNet, NounNet or the 2-D network behind given boxes (stage one).
+
+    Example: symbio finetune configs/epic55_saoa_r50.yaml --net verb
+    """
+    from pipeline.commands import finetune_network
+
+    with _errors():
+        settings = _load(config, overrides)
+        finetune_network(settings, net, run_folder, _console(), resume=resume, quiet=quiet)
+
+
+@main.command()
+@_config_options
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Where it goes.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
+@click.option("--skip-missing", is_flag=True, help="Train on the segments that have features.")
+@_quiet
+def train(
+    config: Path,
+    overrides: tuple[str, ...],
+    run_folder: Path | None,
+    resume: bool,
+    skip_missing: bool,
+    quiet: bool,
+) -> None:
+    """Train a head from stored features into a run folder.
+
+    Example: symbio train configs/epic55_saoa_r50.yaml --set head.name=pooled --set train.seed=1
+    """
+    from pipeline.commands import train_head
+
+    with _errors():
+        train_head(
+            _load(config, overrides),
+            run_folder,
+            _console(),
+            resume=resume,
+            skip_missing=skip_missing,
+            quiet=quiet,
+        )
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Default: the config's.")
+@click.option("--skip-missing", is_flag=True, help="Leave out segments without features.")
+def evaluate(run_folder: Path, split: str | None, skip_missing: bool) -> None:
+    """Score a trained head: top-1 and top-5 of verb, noun and action.
+
+    Example: symbio evaluate runs/epic55-saoa-seed0 --split val
+    """
+    from pipeline.commands import evaluate_head
+
+    with _errors():
+        evaluate_head(run_folder, split, _console(), skip_missing=skip_missing)
+
+
+@main.group()
+def store() -> None:
+    """Look at feature stores."""
+
+
+@store.command("info")
+@click.argument("path", type=click.Path(path_type=Path))
+def store_info(path: Path) -> None:
+    """Show what a store holds: stages, keys, rows, outputs, bytes.
+
+    Example: symbio store info stores/epic55
+    """
+    from pipeline.commands import show_store
+
+    with _errors():
+        show_store(path, _console())
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    Example: eval "$(symbio completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is not None:
+        click.echo(found(main, {}, "symbio", "_SYMBIO_COMPLETE").source())
+
+
+def _load(config: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
+    from pipeline.config_file import load_config
+
+    return load_config(config, overrides)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Files and pipes have no width of their own; a table in them should not be cut.
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(highlight=False, soft_wrap=True, width=width)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors that a person can mend become one message; SYMBIO_DEBUG=1 shows the traceback."""
+    from pipeline.errors import PipelineError
+
+    try:
+        yield
+    except (PipelineError, ValueError, OSError, LookupError, ArithmeticError) as error:
+        if os.environ.get("SYMBIO_DEBUG"):
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_CANNOT)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main(prog_name="symbio")

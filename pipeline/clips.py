@@ -1,0 +1,112 @@
+"""Segments → clips → frame times. Pure arithmetic; nothing here opens a video.
+
+Times are int64 microseconds from the first frame, so that they hash and compare exactly. Seconds
+are the truth; a reader turns them into frame indices of its own file or folder.
+
+A clip of ``frames`` frames with ``stride`` at a nominal rate R has its frame i at
+
+    centre + (i - frames // 2) * stride / R          0 <= i < frames
+
+    frames = 8, stride = 2:   f . f . f . f . C . f . f . f      C = the centre, a frame itself
+
+Guesses where the papers are silent: the centre is frame ``frames // 2``; the grid of object frames
+starts at time 0 and a window holds the grid times in [centre - W/2, centre + W/2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.segments import Segment
+
+__all__ = [
+    "Clip",
+    "clip_times_us",
+    "grid_times_us",
+    "make_clips",
+    "training_clip",
+    "window_times_us",
+]
+
+MICROSECONDS = 1_000_000
+Times = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One view of a segment: a moment to look at. ``centre_us``: microseconds."""
+
+    segment: Segment
+    view: int
+    centre_us: int
+
+    @property
+    def clip_id(self) -> str:
+        """``video_id/segment_id/view``: how people name it; never a path, never a key."""
+        return f"{self.segment.video_id}/{self.segment.segment_id}/{self.view}"
+
+
+def make_clips(segments: Iterable[Segment], *, train_views: int, seed: int) -> list[Clip]:
+    """The clips of segments: random centres to train on, the middle to test on.
+
+    A centre depends on the seed, the segment's id and the view alone: adding a segment or a view
+    moves no other.
+    """
+    clips = []
+    for segment in segments:
+        if segment.split == "train":
+            clips += [training_clip(segment, view, seed=seed) for view in range(train_views)]
+        else:
+            middle = (segment.start_seconds + segment.stop_seconds) / 2
+            clips.append(Clip(segment, 0, round(middle * MICROSECONDS)))
+    return clips
+
+
+def training_clip(segment: Segment, view: int, *, seed: int) -> Clip:
+    """A clip whose centre is uniform in the segment, a function of seed, segment and view alone."""
+    fraction = _uniform(f"{seed}/{segment.video_id}/{segment.segment_id}/{view}")
+    length = segment.stop_seconds - segment.start_seconds
+    return Clip(segment, view, round((segment.start_seconds + fraction * length) * MICROSECONDS))
+
+
+def clip_times_us(centre_us: int, *, frames: int, stride: int, rate_fps: float) -> Times:
+    """Times of a clip's frames: (frames,) int64 microseconds; may lie outside the video."""
+    steps = np.arange(frames, dtype=np.int64) - frames // 2
+    return centre_us + _round(steps * (stride * MICROSECONDS / rate_fps))
+
+
+def window_times_us(centre_us: int, *, window_seconds: float, rate_fps: float) -> Times:
+    """Times spread evenly round a centre: (window · rate,) int64 microseconds."""
+    count = round(window_seconds * rate_fps)
+    steps = np.arange(count) - (count - 1) / 2
+    return centre_us + _round(steps * (MICROSECONDS / rate_fps))
+
+
+def grid_times_us(centre_us: int, *, window_seconds: float, rate_fps: float) -> Times:
+    """Times of the video's own grid in a window: (window · rate,) int64 microseconds.
+
+    Neighbouring clips get the very same times, so each frame is detected once. A narrower window
+    is the middle part of a wider one whenever half their difference is a whole number of steps.
+    """
+    count = round(window_seconds * rate_fps)
+    first = math.ceil((centre_us / MICROSECONDS - window_seconds / 2) * rate_fps - 1e-6)
+    steps = np.arange(first, first + count)
+    return _round(steps * (MICROSECONDS / rate_fps))
+
+
+def _round(microseconds: npt.NDArray[np.floating[Any]]) -> Times:
+    rounded: Times = np.rint(microseconds).astype(np.int64)
+    return rounded
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56

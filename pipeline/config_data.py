@@ -1,0 +1,106 @@
+"""Sections of the data: which segments, and where their videos are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from pipeline.config_base import Count, Natural, Positive, Section
+
+__all__ = [
+    "CsvData",
+    "DataConfig",
+    "Epic55Data",
+    "OnlyConfig",
+    "ToyKitchenData",
+    "VideosConfig",
+]
+
+
+def _as_text(value: Any) -> Any:
+    """EPIC's segment ids are numbers; nobody should have to quote them."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Id = Annotated[str, BeforeValidator(_as_text)]
+
+
+class VideosConfig(Section):
+    """Where the videos are: ``root / pattern``, the pattern with fields of the segment.
+
+    ``kind: frames`` means folders of numbered JPEG files at ``frame_rate_fps``; the word ``epic``
+    stands for EPIC's rule: 60, or 50 for videos with a three-digit number (P01_101).
+    """
+
+    root: Path
+    pattern: Annotated[str, Field(min_length=1)] = "{video_id}.mp4"
+    kind: Literal["file", "frames"] = "file"
+    frame_rate_fps: Literal["epic"] | Positive | None = None
+    reader: Literal["pyav", "decord"] = "pyav"
+    truncated: Literal["refuse", "clamp"] = "refuse"
+
+    @field_validator("pattern")
+    @classmethod
+    def _known_fields(cls, pattern: str) -> str:
+        try:
+            pattern.format(video_id="v", participant_id="p")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                "expected a pattern with the fields {video_id} and {participant_id} only"
+            ) from error
+        if Path(pattern).is_absolute():
+            raise ValueError("expected a pattern relative to root")
+        if "{video_id}" not in pattern:
+            raise ValueError("expected a pattern that contains {video_id}")
+        return pattern
+
+    @model_validator(mode="after")
+    def _frames_have_a_rate(self) -> VideosConfig:
+        if (self.kind == "frames") != (self.frame_rate_fps is not None):
+            raise ValueError(
+                "frame_rate_fps goes with kind: frames (a number, or the word epic) and with "
+                "nothing else; files carry their own rate"
+            )
+        return self
+
+
+class OnlyConfig(Section):
+    """Keep these videos or segments only; empty keeps all."""
+
+    video_ids: tuple[Id, ...] = ()
+    segment_ids: tuple[Id, ...] = ()
+
+
+class _LabelledData(Section):
+    annotations: Path
+    videos: VideosConfig
+    only: OnlyConfig = OnlyConfig()
+
+
+class Epic55Data(_LabelledData):
+    """EPIC-KITCHENS-55: ``annotations`` is the folder with the official label files."""
+
+    kind: Literal["epic55"]
+
+
+class CsvData(_LabelledData):
+    """Any data set as one CSV file; classes are counts or lists of names."""
+
+    kind: Literal["csv"]
+    verbs: Count | Annotated[tuple[str, ...], Field(min_length=1)]
+    nouns: Count | Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ToyKitchenData(Section):
+    """The rendered demonstration data set; made in ``folder`` when it is not there yet."""
+
+    kind: Literal["toy_kitchen"]
+    folder: Path
+    seed: Natural = 0
+    train_segments: Count = 500
+    val_segments: Count = 150
+
+
+DataConfig = Annotated[Epic55Data | CsvData | ToyKitchenData, Field(discriminator="kind")]

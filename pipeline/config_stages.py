@@ -1,0 +1,91 @@
+"""Sections of the stages: what is extracted, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from pipeline.config_base import (
+    Count,
+    FloatType,
+    NetworkConfig,
+    Positive,
+    Section,
+    WeightedConfig,
+)
+
+__all__ = ["AlignedConfig", "ClipConfig", "ClipStageConfig", "ObjectsConfig", "StagesConfig"]
+
+
+class ClipConfig(Section):
+    """``frames`` frames, ``stride`` apart, counted at ``rate_fps`` whatever the file's rate."""
+
+    frames: Count = 64
+    stride: Count = 2
+    rate_fps: Positive = 60.0
+
+
+class ClipStageConfig(WeightedConfig):
+    """VerbNet or NounNet: a 3-D CNN over clips resized to ``size_px`` squared."""
+
+    network: NetworkConfig
+    clip: ClipConfig = ClipConfig()
+    size_px: Count = 256
+    dtype: FloatType = "float16"
+    batch_size: Count = 8
+
+
+class ObjectsConfig(WeightedConfig):
+    """Objects per frame: a detector, or ``boxes`` from a file with features from a 2-D network."""
+
+    detector: NetworkConfig
+    boxes: Path | None = None
+    top_k: Count = 5
+    rate_fps: Positive = 2.0
+    times: Literal["grid", "centred"] = "grid"
+    dtype: FloatType = "float16"
+    batch_size: Count = 8
+
+    @model_validator(mode="after")
+    def _boxes_when_given(self) -> ObjectsConfig:
+        if (self.detector.name == "given_boxes") != (self.boxes is not None):
+            raise ValueError("boxes (a CSV file) goes with detector name given_boxes, and only so")
+        return self
+
+
+class AlignedConfig(Section):
+    """The rows heads train from: windows of objects round a clip's centre, and their RoIAlign."""
+
+    global_window_seconds: Positive = 6.0
+    local_window_seconds: Positive = 4.0
+    map_time: Literal["mean", "max", "nearest"] = "mean"
+    output_size: Count = 7
+    dtype: FloatType = "float16"
+
+
+class StagesConfig(Section):
+    """One section per stage."""
+
+    verb: ClipStageConfig
+    noun: ClipStageConfig
+    objects: ObjectsConfig
+    aligned: AlignedConfig = AlignedConfig()
+
+    @model_validator(mode="after")
+    def _windows_hold_whole_frames(self) -> StagesConfig:
+        rate = self.objects.rate_fps
+        wide, narrow = self.aligned.global_window_seconds, self.aligned.local_window_seconds
+        for name, frames, least in (
+            ("aligned.global_window_seconds", wide * rate, 1),
+            ("aligned.local_window_seconds", narrow * rate, 1),
+            ("half the difference of the two windows", (wide - narrow) / 2 * rate, 0),
+        ):
+            if abs(frames - round(frames)) > 1e-6 or round(frames) < least:
+                raise ValueError(
+                    f"{name} holds {frames:g} frames at objects.rate_fps {rate:g}; expected a "
+                    f"whole number of at least {least}, and the local window no longer than the "
+                    "global one"
+                )
+        return self

@@ -1,0 +1,161 @@
+"""What people see: progress bars and tables. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.plan import StagePlan
+from pipeline.run import RunReport
+
+__all__ = ["ProgressReporter", "format_nbytes", "plan_table", "print_run", "table"]
+
+MAX_FAILURES_SHOWN = 20
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} rows/s")
+
+
+class ProgressReporter:
+    """A bar per stage with rate and time left; silent where ``quiet``."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins."""
+        self._tasks[stage] = self._progress.add_task(stage, total=total)
+
+    def advance(self, stage: str, rows: int) -> None:
+        """So many more rows are settled."""
+        self._progress.advance(self._tasks[stage], rows)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+def table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table whose columns are named and justified ("left" or "right")."""
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name, justify in columns.items():
+        last = len(made.columns) == len(columns) - 1
+        made.add_column(name, justify="right" if justify == "right" else "left", no_wrap=not last)
+    for row in rows:
+        made.add_row(*(value if isinstance(value, Text) else Text(str(value)) for value in row))
+    return made
+
+
+def plan_table(plans: Sequence[StagePlan[Any]]) -> Table:
+    """What would run and why."""
+    rows = []
+    for plan in plans:
+        size = format_nbytes(plan.row_nbytes * len(plan.todo))
+        rows.append(
+            (
+                plan.stage.name,
+                plan.stage.key[:12],
+                f"{plan.wanted:,}",
+                f"{plan.present:,}",
+                f"{plan.failed:,}",
+                f"{len(plan.todo):,}",
+                size if plan.todo else "",
+                plan.reason,
+            )
+        )
+    columns = {"stage": "left", "key": "left"}
+    columns |= dict.fromkeys(("wanted", "present", "failed", "to do", "to write"), "right")
+    return table("Plan", {**columns, "why": "left"}, rows)
+
+
+def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
+    """The summary of a run, and what went wrong."""
+    if not quiet:
+        console.print(_run_table(report))
+    for missing in report.missing_videos:
+        console.print(f"missing video: {missing.reason} ({missing.num_clips:,} clips)", style="red")
+    failures = [(stage.stage, failure) for stage in report.stages for failure in stage.failures]
+    reasons = Counter((stage, f.video_id, f.error_class, f.message) for stage, f in failures)
+    for (stage, video_id, kind, message), count in list(reasons.items())[:MAX_FAILURES_SHOWN]:
+        line = f"failed: {stage}: video {video_id}: {count:,} rows: {kind}: {message}"
+        console.print(Text(line, style="red"))
+    if len(reasons) > MAX_FAILURES_SHOWN:
+        console.print(f"… and {len(reasons) - MAX_FAILURES_SHOWN:,} more reasons", style="red")
+    if any(stage.failed_before for stage in report.stages):
+        console.print("rows that failed before were left alone; --retry-failed tries them again")
+    if any(stage.skipped for stage in report.stages):
+        console.print("rows were skipped because rows they are made from are not there")
+    if report.interrupted:
+        console.print("interrupted: what was finished is stored; the same command goes on")
+
+
+def _run_table(report: RunReport) -> Table:
+    rows = []
+    for stage in report.stages:
+        rate = f"{stage.made / stage.seconds:,.1f}" if stage.made and stage.seconds else ""
+        rows.append(
+            (
+                stage.stage,
+                stage.key[:12],
+                f"{stage.present:,}",
+                f"{stage.made:,}",
+                f"{len(stage.failures) + stage.failed_before:,}",
+                f"{stage.skipped:,}",
+                format_nbytes(stage.nbytes) if stage.nbytes else "",
+                f"{stage.seconds:,.1f}" if stage.made else "",
+                rate,
+            )
+        )
+    numbers = ("present", "made", "failed", "skipped", "written", "seconds", "rows/s")
+    columns = {"stage": "left", "key": "left", **dict.fromkeys(numbers, "right")}
+    return table("Run", columns, rows)
+
+
+def format_nbytes(nbytes: float) -> str:
+    """1536 → "1.5 KiB"."""
+    size = float(nbytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"

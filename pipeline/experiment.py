@@ -1,0 +1,174 @@
+"""A config made concrete: segments, clips, videos with their identities, and the stages' keys.
+
+Nothing here decodes a video or builds a network; files are hashed at most once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from extractors.video import reader_identity
+from pipeline.boxes import BoxFile
+from pipeline.clips import Clip, make_clips
+from pipeline.config import ExperimentConfig
+from pipeline.config_base import WeightedConfig
+from pipeline.config_data import VideosConfig
+from pipeline.config_stages import ObjectsConfig
+from pipeline.datasets import load_dataset, videos_config
+from pipeline.errors import AnnotationError, ConfigError
+from pipeline.identity import MEMO_NAME, IdentityMemo
+from pipeline.segments import Dataset
+from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
+from pipeline.videos import Video, locate_video
+
+__all__ = ["Experiment", "MissingVideo", "resolve"]
+
+
+@dataclass(frozen=True)
+class MissingVideo:
+    """A video that is not there, or cannot be read as a file, and what hangs on it."""
+
+    video: Video
+    reason: str
+    num_clips: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a command needs to know before it touches store or videos.
+
+    ``clips`` are those whose video is known; ``missing_videos`` are the others'.
+    """
+
+    config: ExperimentConfig
+    dataset: Dataset
+    videos_config: VideosConfig
+    videos: dict[str, Video]
+    identities: dict[str, str]
+    clips: Sequence[Clip]
+    missing_videos: Sequence[MissingVideo]
+    aligned: AlignedStage
+    memo: IdentityMemo
+
+    @property
+    def video_stages(self) -> dict[str, VideoStage]:
+        """The stages that read videos, by name."""
+        return {stage.name: stage for stage in self.aligned.upstream}
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """All stages, by name."""
+        return {**self.video_stages, self.aligned.name: self.aligned}
+
+
+def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
+    """Read labels, find videos, hash what is new, and name the stages.
+
+    Raises:
+        AnnotationError: labels or boxes are not valid.
+        ConfigError: weights or boxes are absent, or a network does not take its options.
+    """
+    memo = IdentityMemo(config.store.path / MEMO_NAME, rehash=rehash)
+    dataset = load_dataset(config.data)
+    where = videos_config(config.data)
+    clips = make_clips(dataset.segments, train_views=config.views.train, seed=config.views.seed)
+    videos = _locate(dataset, where)
+    identities, reasons = _identify(videos, memo)
+    num_clips = Counter(clip.segment.video_id for clip in clips)
+    return Experiment(
+        config=config,
+        dataset=dataset,
+        videos_config=where,
+        videos=videos,
+        identities=identities,
+        clips=[clip for clip in clips if clip.segment.video_id in identities],
+        missing_videos=[
+            MissingVideo(videos[video_id], reason, num_clips[video_id])
+            for video_id, reason in reasons.items()
+        ],
+        aligned=_stages(config, where, memo),
+        memo=memo,
+    )
+
+
+def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:
+    videos: dict[str, Video] = {}
+    for segment in dataset.segments:
+        video = locate_video(segment, where, dataset.promised_seconds)
+        known = videos.setdefault(segment.video_id, video)
+        if known.path != video.path:
+            raise AnnotationError(
+                f"segment {segment.segment_id!r}: got video {segment.video_id!r} at {video.path}, "
+                f"and at {known.path} before; one video_id must mean one video"
+            )
+    return videos
+
+
+def _identify(
+    videos: dict[str, Video], memo: IdentityMemo
+) -> tuple[dict[str, str], dict[str, str]]:
+    identities, reasons = {}, {}
+    for video_id, video in videos.items():
+        try:
+            identities[video_id] = _identity(video, memo)
+        except FileNotFoundError:
+            kind = "folder of frames" if video.kind == "frames" else "file"
+            reasons[video_id] = f"{video.path}: no such {kind}"
+        except OSError as error:
+            reasons[video_id] = f"{video.path}: cannot be read: {error.strerror or error}"
+    return identities, reasons
+
+
+def _identity(video: Video, memo: IdentityMemo) -> str:
+    """Content; a folder of frames at another rate is another video."""
+    digest = memo.digest(video.path)
+    return digest if video.frame_rate_fps is None else f"{digest}@{video.frame_rate_fps:g}fps"
+
+
+def _stages(config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo) -> AlignedStage:
+    reading = _reading_settings(where)
+    sections = config.stages
+
+    def weights(name: str, section: WeightedConfig) -> dict[str, Any]:
+        return _weights_settings(section, memo, f"stages.{name}.weights")
+
+    return AlignedStage(
+        config=sections.aligned,
+        verb=ClipStage("verb", sections.verb, weights("verb", sections.verb), reading),
+        noun=ClipStage("noun", sections.noun, weights("noun", sections.noun), reading),
+        objects=ObjectsStage(
+            config=sections.objects,
+            window_seconds=sections.aligned.global_window_seconds,
+            weights=weights("objects", sections.objects),
+            reading=reading,
+            boxes=_boxes(sections.objects),
+        ),
+    )
+
+
+def _reading_settings(where: VideosConfig) -> dict[str, Any]:
+    if where.kind == "frames":
+        return {"reader": "frames", "pillow": version("pillow")}
+    return reader_identity(where.reader)
+
+
+def _weights_settings(section: WeightedConfig, memo: IdentityMemo, key: str) -> dict[str, Any]:
+    path = section.checkpoint
+    if path is None:
+        return {"random": section.weights_seed}
+    try:
+        return {"sha256": memo.sha256(path)}
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {path}: {error.strerror or error}; give a checkpoint file, or the word "
+            "random with weights_seed"
+        ) from error
+
+
+def _boxes(section: ObjectsConfig) -> BoxFile | None:
+    return None if section.boxes is None else BoxFile(Path(section.boxes))

@@ -1,0 +1,145 @@
+"""Who a file is: digests of content, remembered by what the file system says of the file.
+
+Hashing tens of thousands of videos again on each run would cost hours, so a digest is kept beside
+path, size, modification and change time and inode, and taken anew when any of them differs or when
+the file was touched in the two seconds before it was hashed. A video that is gone keeps the
+identity it had, so its rows stay usable after the videos are deleted.
+
+A folder of frames is hashed as a whole (names and contents) and remembered by the folder's own
+times and those of its first, middle and last frame; ``rehash`` looks again at everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypedDict
+
+from blake3 import blake3
+
+from stores.durable import replace_file
+
+__all__ = ["MEMO_NAME", "IdentityMemo"]
+
+MEMO_NAME = "identities.json"
+RACY_NANOSECONDS = 2_000_000_000
+
+
+class _Entry(TypedDict):
+    stamp: list[list[int]]
+    digest: str
+
+
+class IdentityMemo:
+    """Digests of files and folders, kept in one small JSON file.
+
+    Args:
+        path: the JSON file; absent or unreadable means nothing is remembered yet.
+        rehash: do not trust what is remembered; hash everything that is asked for.
+    """
+
+    def __init__(self, path: Path, *, rehash: bool = False) -> None:
+        self._path = path
+        self._rehash = rehash
+        self._entries = _load(path)
+        self._fresh: set[str] = set()
+        self._changed = False
+
+    def digest(self, path: Path) -> str:
+        """blake3 hex digest of the content of a file or of a folder of files.
+
+        Raises:
+            FileNotFoundError: the path is absent and nothing is remembered of it.
+            OSError: it cannot be read.
+        """
+        return self._recall(os.path.abspath(path), path, _blake3_of)
+
+    def sha256(self, path: Path) -> str:
+        """sha256 hex digest of a file: what publishers of checkpoints print beside them.
+
+        Raises:
+            FileNotFoundError, OSError: as `digest`.
+        """
+        return self._recall(f"sha256 {os.path.abspath(path)}", path, _sha256_of)
+
+    def _recall(self, name: str, path: Path, digest_of: Callable[[Path], str]) -> str:
+        entry = self._entries.get(name)
+        now = time.time_ns()
+        try:
+            stamp = _stamp(path)
+        except FileNotFoundError:
+            if entry is None:
+                raise
+            return entry["digest"]
+        trusted = not self._rehash or name in self._fresh
+        if entry is not None and entry["stamp"] == stamp and trusted:
+            return entry["digest"]
+        digest = digest_of(path)
+        self._fresh.add(name)
+        newest = max(max(modified, changed) for _, modified, changed, _ in stamp)
+        if now - newest > RACY_NANOSECONDS:
+            self._entries[name] = {"stamp": stamp, "digest": digest}
+            self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write what was learnt, atomically; nothing to do if nothing was."""
+        if not self._changed:
+            return
+        replace_file(self._path, json.dumps(self._entries).encode(), durable=False)
+        self._changed = False
+
+
+def _load(path: Path) -> dict[str, _Entry]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(entries, dict):
+        return {}
+    return {name: entry for name, entry in entries.items() if _is_entry(entry)}
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("stamp"), list)
+        and isinstance(entry.get("digest"), str)
+    )
+
+
+def _stamp(path: Path) -> list[list[int]]:
+    """What the file system says: (size, modified, changed, inode) of a few telling entries."""
+    paths: list[Path] = [path]
+    if path.is_dir():
+        names = sorted(os.listdir(path))
+        paths += [path / names[i] for i in sorted({0, len(names) // 2, len(names) - 1}) if names]
+    stats = [p.stat() for p in paths]
+    return [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in stats]
+
+
+def _blake3_of(path: Path) -> str:
+    if path.is_dir():
+        return _hash_folder(path)
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_folder(path: Path) -> str:
+    total = blake3()
+    for name in _sorted_files(path):
+        total.update(f"{len(name)}:".encode() + os.fsencode(name) + b":")
+        total.update(blake3((path / name).read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _sorted_files(path: Path) -> Iterable[str]:
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_file())

@@ -1,0 +1,194 @@
+"""What a run would do, and why: wanted rows minus stored rows, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from extractors.base import OutputSpec
+from pipeline.experiment import Experiment
+from pipeline.rows import DerivedRow, VideoRow
+from pipeline.stages import STAGE_NAMES, Stage
+from pipeline.unit import Unit, VideoWork
+from stores.base import ArraySpec, FeatureStore, MissingGenerationError, Store
+
+__all__ = [
+    "StagePlan",
+    "group_by_video",
+    "make_units",
+    "open_generation",
+    "plan_aligned",
+    "plan_all",
+    "plan_videos",
+    "row_specs",
+]
+
+# Full shards per unit of the stage that decides its length.
+UNIT_SHARDS = 2
+
+AnyRow = TypeVar("AnyRow", VideoRow, DerivedRow)
+
+
+@dataclass(frozen=True)
+class StagePlan(Generic[AnyRow]):
+    """One stage of a plan.
+
+    Attributes:
+        wanted: rows the experiment asks for.
+        todo: rows to make now.
+        failed: rows that failed before and are left alone unless they are retried.
+        generation: what holds this stage's rows under its key; None before its first row.
+        specs: outputs of one row.
+    """
+
+    stage: Stage
+    wanted: int
+    todo: Sequence[AnyRow]
+    failed: int
+    generation: FeatureStore | None
+    specs: Mapping[str, ArraySpec]
+
+    @property
+    def present(self) -> int:
+        """Rows that are stored."""
+        return self.wanted - len(self.todo) - self.failed
+
+    @property
+    def reason(self) -> str:
+        """Why there is something to do, in words."""
+        if not self.todo:
+            return "nothing to do"
+        if self.generation is None:
+            return "first run with these settings"
+        videos = len({_video_of(row) for row in self.todo})
+        return f"{len(self.todo):,} rows of {videos:,} videos are missing"
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one row, uncompressed."""
+        return sum(spec.row_nbytes for spec in self.specs.values())
+
+
+def plan_videos(
+    experiment: Experiment, store: Store | None, stages: Iterable[str], *, retry_failed: bool
+) -> dict[str, StagePlan[VideoRow]]:
+    """Plan the stages that read videos, of those asked for.
+
+    A stage that has no rows yet is built once, on the CPU, to learn the size of its rows; weights
+    that do not fit are found out here.
+
+    Raises:
+        ValueError, OSError: weights that do not fit, or cannot be read.
+    """
+    plans = {}
+    for name, stage in experiment.video_stages.items():
+        if name in stages:
+            rows = stage.rows(experiment.clips, experiment.identities)
+            generation = open_generation(store, stage)
+            specs = generation.specs if generation else row_specs(stage.create("cpu").outputs)
+            plans[name] = _plan(stage, rows, generation, specs, retry_failed)
+    return plans
+
+
+def plan_aligned(
+    experiment: Experiment, store: Store | None, upstream: Mapping[str, Mapping[str, ArraySpec]]
+) -> StagePlan[DerivedRow]:
+    """Plan the derived stage; ``upstream``: specs of the stages it reads, by name."""
+    stage = experiment.aligned
+    rows = stage.rows(experiment.clips, experiment.identities)
+    return _plan(stage, rows, open_generation(store, stage), stage.output_specs(upstream), True)
+
+
+def plan_all(experiment: Experiment, store: Store | None) -> list[StagePlan[Any]]:
+    """Plan every stage, in the order they run."""
+    plans = plan_videos(experiment, store, STAGE_NAMES, retry_failed=False)
+    specs = {name: plan.specs for name, plan in plans.items()}
+    return [*plans.values(), plan_aligned(experiment, store, specs)]
+
+
+def row_specs(outputs: Mapping[str, OutputSpec]) -> dict[str, ArraySpec]:
+    """An extractor's outputs as what a store keeps."""
+    return {name: ArraySpec(**vars(spec)) for name, spec in outputs.items()}
+
+
+def open_generation(store: Store | None, stage: Stage) -> FeatureStore | None:
+    """The generation that holds a stage's rows, or None if there is none yet."""
+    if store is None:
+        return None
+    try:
+        return store.generation(stage.name, stage.key)
+    except MissingGenerationError:
+        return None
+
+
+def _plan(
+    stage: Stage,
+    rows: Sequence[AnyRow],
+    generation: FeatureStore | None,
+    specs: Mapping[str, ArraySpec],
+    retry_failed: bool,
+) -> StagePlan[AnyRow]:
+    if generation is None:
+        return StagePlan(stage, len(rows), rows, 0, None, specs)
+    missing = set(generation.missing([row.key for row in rows]))
+    failed = set() if retry_failed else {f.row_key for f in generation.failures()} & missing
+    todo = [row for row in rows if row.key in missing and row.key not in failed]
+    return StagePlan(stage, len(rows), todo, len(failed), generation, specs)
+
+
+def make_units(
+    plans: Mapping[str, StagePlan[VideoRow]],
+    generations: Mapping[str, FeatureStore],
+    videos: Mapping[str, VideoWork],
+) -> list[Unit]:
+    """Cut the work into runs of videos, each long enough to fill its shards.
+
+    The stage with the largest rows decides: its shards come out full, and a unit that is lost to a
+    crash is no more than minutes of work. Stages with small rows get shards that are not full.
+    """
+    units: list[Unit] = []
+    current: list[VideoWork] = []
+    for position, work in enumerate(videos.values()):
+        current.append(work)
+        last = position == len(videos) - 1
+        if last or _fills_shards(current, generations):
+            units.append(_unit(current, generations))
+            current = []
+    return units
+
+
+def group_by_video(
+    experiment: Experiment, plans: Mapping[str, StagePlan[VideoRow]]
+) -> dict[str, VideoWork]:
+    """The rows to make, by video, in the order the labels first name the videos."""
+    rows: dict[str, dict[str, list[VideoRow]]] = {}
+    for name, plan in plans.items():
+        for row in plan.todo:
+            rows.setdefault(row.video_id, {}).setdefault(name, []).append(row)
+    return {
+        video_id: VideoWork(video, rows[video_id])
+        for video_id, video in experiment.videos.items()
+        if video_id in rows
+    }
+
+
+def _fills_shards(videos: Sequence[VideoWork], generations: Mapping[str, FeatureStore]) -> bool:
+    return any(
+        sum(len(work.rows.get(name, ())) for work in videos)
+        >= UNIT_SHARDS * generation.rows_per_shard
+        for name, generation in generations.items()
+    )
+
+
+def _unit(videos: Sequence[VideoWork], generations: Mapping[str, FeatureStore]) -> Unit:
+    first_shard = {}
+    for name, generation in generations.items():
+        rows = sum(len(work.rows.get(name, ())) for work in videos)
+        if rows:
+            first_shard[name] = generation.reserve_shards(-(-rows // generation.rows_per_shard))
+    return Unit(list(videos), first_shard)
+
+
+def _video_of(row: VideoRow | DerivedRow) -> str:
+    return row.video_id if isinstance(row, VideoRow) else row.info.video_id

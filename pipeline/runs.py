@@ -1,0 +1,66 @@
+"""Run folders: one training of one head, and everything to understand and repeat it.
+
+config.yaml  head.safetensors  last.safetensors  log.csv  tensorboard/  metrics.json  scores.npz
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import ExperimentConfig
+from pipeline.config_file import dump_config, load_config
+from pipeline.errors import RunFolderError
+from stores.durable import replace_file
+
+__all__ = ["default_run_folder", "open_run_folder", "start_run_folder"]
+
+CONFIG_NAME = "config.yaml"
+
+
+def default_run_folder(config: ExperimentConfig) -> Path:
+    """Where a training goes unless it is told otherwise: one folder per head and seed."""
+    return config.runs / f"{config.name}-{config.head.name}-seed{config.train.seed}"
+
+
+def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) -> None:
+    """Claim a folder for a training.
+
+    Raises:
+        RunFolderError: it holds another experiment, or one that is not to be resumed.
+    """
+    text = dump_config(config)
+    file = folder / CONFIG_NAME
+    if file.exists():
+        if not resume:
+            raise RunFolderError(
+                f"{folder}: holds a run already; add --resume to go on with it, or --run to "
+                "choose another folder"
+            )
+        if file.read_text(encoding="utf-8") != text:
+            raise RunFolderError(
+                f"{folder}: holds a run with other settings (see {file}); choose another folder "
+                "with --run"
+            )
+        return
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder}: got a file, expected a folder; choose another with --run")
+    if folder.exists() and any(folder.iterdir()):
+        raise RunFolderError(
+            f"{folder}: not empty and not a run folder (no {CONFIG_NAME}); choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(file, text.encode(), durable=True)
+
+
+def open_run_folder(folder: Path) -> ExperimentConfig:
+    """The config of a run.
+
+    Raises:
+        RunFolderError: not a run folder, or one without a trained head.
+    """
+    for name in (CONFIG_NAME, "head.safetensors"):
+        if not (folder / name).is_file():
+            raise RunFolderError(
+                f"{folder}: got no {name}, expected the folder of a finished `symbio train`"
+            )
+    return load_config(folder / CONFIG_NAME)

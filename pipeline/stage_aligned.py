@@ -1,0 +1,130 @@
+"""Stage ``aligned``: what heads train from, made from the rows of the other stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.clips import Clip
+from pipeline.config_stages import AlignedConfig
+from pipeline.keys import derived_row_key, stage_key
+from pipeline.rows import CLAMPED, DerivedRow
+from pipeline.stage_clip import ClipStage
+from pipeline.stage_objects import ObjectsStage
+from pipeline.stage_settings import Identities, Settings
+from stores.base import ArraySpec, RowInfo
+
+__all__ = ["AlignedStage"]
+
+
+@dataclass(frozen=True)
+class AlignedStage:
+    """``aligned``: RoIAlign of ``verb`` maps, pooled maps and object features of one clip."""
+
+    config: AlignedConfig
+    verb: ClipStage
+    noun: ClipStage
+    objects: ObjectsStage
+    name = "aligned"
+    VERSION = 1
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Everything that decides the numbers of a row, given the rows it reads."""
+        return {
+            "stage": self.name,
+            "version": self.VERSION,
+            "aligned": self.config.model_dump(mode="json"),
+            "object_rate_fps": self.objects.config.rate_fps,
+            "upstream": {stage.name: stage.key for stage in self.upstream},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Stage key."""
+        return stage_key(self.settings)
+
+    @property
+    def upstream(self) -> tuple[ClipStage, ClipStage, ObjectsStage]:
+        """The stages it reads."""
+        return (self.verb, self.noun, self.objects)
+
+    @property
+    def num_frames(self) -> int:
+        """M of the global window."""
+        return round(self.config.global_window_seconds * self.objects.config.rate_fps)
+
+    @property
+    def num_local_frames(self) -> int:
+        """M of the local window, the middle part of the global one."""
+        return round(self.config.local_window_seconds * self.objects.config.rate_fps)
+
+    def row_key(self, clip: Clip, identities: Identities) -> str:
+        """The row that a clip needs of this stage."""
+        return self._row(clip, identities).key
+
+    def rows(self, clips: Sequence[Clip], identities: Identities) -> list[DerivedRow]:
+        """One row per clip; clips of equal content share one."""
+        rows = (self._row(clip, identities) for clip in clips)
+        return list({row.key: row for row in rows}.values())
+
+    def output_specs(self, upstream: Mapping[str, Mapping[str, ArraySpec]]) -> dict[str, ArraySpec]:
+        """Specs of the outputs, from those of the stages it reads."""
+        K, C1 = upstream["objects"]["features"].shape
+        Cv = upstream["verb"]["map"].shape[-1]
+        Cn = upstream["noun"]["map"].shape[-1]
+        N, N_local = self.num_frames * K, self.num_local_frames * K
+        dtype = self.config.dtype
+        box_attributes = upstream["objects"]["boxes_xyxy_px"].attributes
+        local = {"local_start": (N - N_local) // 2, "map_time": self.config.map_time}
+        return {
+            "verb_gap": ArraySpec(
+                ("verb_channel",), (Cv,), dtype, "", "verb map, mean over T, H, W"
+            ),
+            "noun_gap": ArraySpec(
+                ("noun_channel",), (Cn,), dtype, "", "noun map, mean over T, H, W"
+            ),
+            "verb_roi": ArraySpec(
+                ("local_object", "verb_channel"),
+                (N_local, Cv),
+                dtype,
+                "",
+                "verb map RoIAligned at each local object, max over bins",
+                local,
+            ),
+            "object_features": ArraySpec(
+                ("object", "object_channel"), (N, C1), dtype, "", "one feature vector per object"
+            ),
+            "object_mask": ArraySpec(("object",), (N,), "uint8", "", "1 = real, 0 = padding"),
+            "object_boxes_xyxy_px": ArraySpec(
+                ("object", "xyxy"), (N, 4), "float32", "px", "boxes", box_attributes
+            ),
+            "object_scores": ArraySpec(("object",), (N,), "float32", "", "confidence"),
+            "frame_size_px": ArraySpec(
+                ("width_height",), (2,), "int32", "px", "width and height of the native frame"
+            ),
+        }
+
+    def _row(self, clip: Clip, identities: Identities) -> DerivedRow:
+        upstream = {
+            "verb": (self.verb.row_key(clip, identities),),
+            "noun": (self.noun.row_key(clip, identities),),
+            "objects": self.objects.row_keys(clip, identities),
+        }
+        times, object_times = self.verb.times_us(clip), self.objects.times_us(clip)
+        all_times = np.concatenate((times, self.noun.times_us(clip), object_times))
+        info = RowInfo(
+            clip_id=clip.clip_id,
+            video_id=clip.segment.video_id,
+            segment_id=clip.segment.segment_id,
+            view=clip.view,
+            first_seconds=int(all_times.min()) / 1e6,
+            last_seconds=int(all_times.max()) / 1e6,
+            flags=CLAMPED if all_times.min() < 0 else "",
+        )
+        # The times also decide which map step is nearest, but the verb row's key settles them.
+        key = derived_row_key(tuple(k for keys in upstream.values() for k in keys))
+        return DerivedRow(key, info, upstream, times, object_times)

@@ -1,0 +1,84 @@
+"""Where a segment's video lies and how it is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config_data import VideosConfig
+from pipeline.errors import AnnotationError
+from pipeline.segments import Segment
+
+__all__ = ["Video", "epic_rate_fps", "locate_video"]
+
+EPIC_RATE_FPS = 60.0
+EPIC_RATE_FPS_THREE_DIGITS = 50.0
+EPIC_VIDEO_ID = re.compile(r"P\d{2}_(?P<number>\d{2,3})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to read.
+
+    Attributes:
+        frame_rate_fps: rate of a folder of frames; None for files, which carry their own.
+        promised_seconds: the length its annotations give it, or None.
+    """
+
+    video_id: str
+    path: Path
+    kind: Literal["file", "frames"]
+    frame_rate_fps: float | None
+    promised_seconds: float | None
+
+
+def locate_video(
+    segment: Segment, config: VideosConfig, promised_seconds: Mapping[str, float]
+) -> Video:
+    """The video of a segment; whether it is there is not looked at.
+
+    Raises:
+        AnnotationError: an id that would lead out of the folder, an empty id that the pattern
+            asks for, or one that EPIC's rule for rates does not know.
+    """
+    for name, value in (
+        ("video_id", segment.video_id),
+        ("participant_id", segment.participant_id),
+    ):
+        if "/" in value or "\\" in value or "\0" in value or value in (".", ".."):
+            raise AnnotationError(
+                f"segment {segment.segment_id!r}: got {name} {value!r}, expected a plain name "
+                "without path separators"
+            )
+        if not value and f"{{{name}}}" in config.pattern:
+            raise AnnotationError(
+                f"segment {segment.segment_id!r}: has no {name}, which data.videos.pattern "
+                f"{config.pattern!r} asks for"
+            )
+    name = config.pattern.format(video_id=segment.video_id, participant_id=segment.participant_id)
+    rate = config.frame_rate_fps
+    return Video(
+        video_id=segment.video_id,
+        path=config.root / name,
+        kind=config.kind,
+        frame_rate_fps=epic_rate_fps(segment.video_id) if rate == "epic" else rate,
+        promised_seconds=promised_seconds.get(segment.video_id),
+    )
+
+
+def epic_rate_fps(video_id: str) -> float:
+    """Rate of EPIC's official frame numbers: 60, or 50 for three-digit videos (P01_101).
+
+    Raises:
+        AnnotationError: not the id of an EPIC video.
+    """
+    match = EPIC_VIDEO_ID.fullmatch(video_id)
+    if match is None:
+        raise AnnotationError(
+            f"got video_id {video_id!r}, expected one such as P01_01 or P01_101 for "
+            "data.videos.frame_rate_fps: epic; give the rate as a number"
+        )
+    return EPIC_RATE_FPS_THREE_DIGITS if len(match["number"]) == 3 else EPIC_RATE_FPS

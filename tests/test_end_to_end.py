@@ -1,0 +1,382 @@
+"""Whole runs on small videos: what is computed, what is not, and that results do not depend on it.
+
+Forward passes are counted where they happen, so that "nothing was done" is seen, not believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from experiment_fixtures import SEGMENTS, make_experiment, write_labels
+from video_files import write_video
+
+from extractors.clip_network import ClipNetwork
+from extractors.given_boxes import GivenBoxesExtractor
+from pipeline.experiment import resolve
+from pipeline.run import RunReport, run_experiment
+from pipeline.stages import STAGE_NAMES
+from stores.registry import open_store
+
+ROOT = Path(__file__).parent.parent
+
+
+class Silent:
+    """Nobody watches."""
+
+    def start(self, stage: str, total: int) -> None: ...
+
+    def advance(self, stage: str, rows: int) -> None: ...
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Rows that went through a network since the counter was cleared, by kind of network."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, rows: Any, *rest: Any) -> Any:
+            counts[name] += len(rows)
+            return call(self, rows, *rest)
+
+        return wrapper
+
+    monkeypatch.setattr(ClipNetwork, "__call__", counted("clips", ClipNetwork.__call__))
+    monkeypatch.setattr(
+        GivenBoxesExtractor, "__call__", counted("frames", GivenBoxesExtractor.__call__)
+    )
+    return counts
+
+
+def run(folder: Path, overrides: Sequence[str] = (), **options: Any) -> RunReport:
+    """Bring the small experiment up to date."""
+    arguments: dict[str, Any] = {"stages": STAGE_NAMES, "retry_failed": False} | options
+    return run_experiment(
+        resolve(make_experiment(folder, overrides)),
+        reporter=Silent(),
+        stop=threading.Event(),
+        **arguments,
+    )
+
+
+def made(report: RunReport) -> dict[str, int]:
+    """Rows made per stage, those with none left out."""
+    return {stage.stage: stage.made for stage in report.stages if stage.made}
+
+
+def stored(folder: Path) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Everything in the store: stage/key → row key → output → array."""
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    with open_store(folder / "store", mode="r") as store:
+        for info in store.generations():
+            generation = store.generation(info.stage, info.key)
+            keys = generation.keys()
+            arrays = generation.read(keys)
+            found[f"{info.stage}/{info.key}"] = {
+                key: {name: values[i] for name, values in arrays.items()}
+                for i, key in enumerate(keys)
+            }
+    return found
+
+
+def assert_same_rows(got: Any, expected: Any) -> None:
+    assert {stage: set(rows) for stage, rows in got.items()} == {
+        stage: set(rows) for stage, rows in expected.items()
+    }
+    for stage, rows in expected.items():
+        for key, arrays in rows.items():
+            for name, values in arrays.items():
+                np.testing.assert_array_equal(got[stage][key][name], values, err_msg=stage)
+
+
+# Two training segments with two views each, two validation segments with one. Their 2-s windows
+# on the half-second grid reach 0 … 2 s in kitchen_a and 0 … 2 s in kitchen_b.
+ALL = {"verb": 6, "noun": 6, "objects": 10, "aligned": 6}
+
+
+def test_first_run_makes_everything_and_the_second_nothing(
+    tmp_path: Path, forwards: Counter[str]
+) -> None:
+    assert made(run(tmp_path)) == ALL
+    assert forwards == {"clips": 12, "frames": 10}
+    forwards.clear()
+    report = run(tmp_path)
+    assert made(report) == {}
+    assert report.complete
+    assert forwards == {}
+
+
+def test_one_more_segment_makes_exactly_its_rows(tmp_path: Path, forwards: Counter[str]) -> None:
+    run(tmp_path)
+    forwards.clear()
+    write_labels(tmp_path / "labels.csv", [*SEGMENTS, ("b2", "kitchen_b", 1.2, 1.6, 0, 0, "val")])
+    # Its window is that of b1, whose middle is 1.4 s as well: the frames are there, and so are
+    # the clips of that centre; only times that differ are new.
+    assert made(run(tmp_path)) == {}
+    write_labels(tmp_path / "labels.csv", [*SEGMENTS, ("b2", "kitchen_b", 1.2, 1.5, 0, 0, "val")])
+    assert made(run(tmp_path)) == {"verb": 1, "noun": 1, "aligned": 1}
+    assert forwards == {"clips": 2}
+
+
+def test_a_changed_stride_concerns_its_stage_and_what_is_derived(
+    tmp_path: Path, forwards: Counter[str]
+) -> None:
+    run(tmp_path)
+    before = stored(tmp_path)
+    forwards.clear()
+    assert made(run(tmp_path, ["stages.verb.clip.stride=1"])) == {"verb": 6, "aligned": 6}
+    assert forwards == {"clips": 6}
+    forwards.clear()
+    assert made(run(tmp_path)) == {}
+    assert forwards == {}
+    after = stored(tmp_path)
+    assert_same_rows({stage: after[stage] for stage in before}, before)
+
+
+def test_a_renamed_video_is_the_same_video(tmp_path: Path, forwards: Counter[str]) -> None:
+    run(tmp_path)
+    forwards.clear()
+    (tmp_path / "videos" / "kitchen_b.mp4").rename(tmp_path / "videos" / "kitchen_c.mp4")
+    renamed = [(s[0], s[1].replace("_b", "_c"), *s[2:]) for s in SEGMENTS]
+    write_labels(tmp_path / "labels.csv", renamed)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(boxes.read_text().replace("kitchen_b", "kitchen_c"))
+    report = run(tmp_path)
+    assert made(report) == {}
+    assert report.complete
+    assert forwards == {}
+
+
+def test_replaced_content_makes_that_video_anew(tmp_path: Path, forwards: Counter[str]) -> None:
+    run(tmp_path)
+    forwards.clear()
+    write_video(tmp_path / "videos" / "kitchen_b.mp4", num_frames=64, rate_fps=30)
+    report = run(tmp_path)
+    assert made(report) == {"verb": 2, "noun": 2, "objects": 5, "aligned": 2}
+    assert forwards == {"clips": 4, "frames": 5}
+
+
+def test_changed_boxes_make_those_frames_anew(tmp_path: Path, forwards: Counter[str]) -> None:
+    run(tmp_path)
+    forwards.clear()
+    boxes = tmp_path / "boxes.csv"
+    changed = boxes.read_text().replace("kitchen_a,1.0,4,4,30,30", "kitchen_a,1.0,5,4,30,30")
+    assert changed != boxes.read_text()
+    boxes.write_text(changed)
+    assert made(run(tmp_path)) == {"objects": 1, "aligned": 4}
+    assert forwards == {"frames": 1}
+
+
+def test_one_stage_alone(tmp_path: Path, forwards: Counter[str]) -> None:
+    assert made(run(tmp_path, stages=("verb",))) == {"verb": 6}
+    assert forwards == {"clips": 6}
+    report = run(tmp_path, stages=("aligned",))
+    assert made(report) == {}
+    assert report.stages[0].skipped == 6
+    assert not report.complete
+    assert made(run(tmp_path)) == {"noun": 6, "objects": 10, "aligned": 6}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_results_do_not_depend_on_batches_or_company(tmp_path: Path, together: bool) -> None:
+    run(tmp_path / "one", ["stages.verb.dtype=float32", "stages.objects.dtype=float32"])
+    overrides = ["stages.verb.dtype=float32", "stages.objects.dtype=float32"]
+    overrides += [
+        f"stages.{name}.batch_size={size}"
+        for name, size in (("verb", 5), ("noun", 1), ("objects", 3))
+    ]
+    shutil.copytree(tmp_path / "one" / "videos", tmp_path / "two" / "videos")
+    for name in ("labels.csv", "boxes.csv"):
+        shutil.copy(tmp_path / "one" / name, tmp_path / "two" / name)
+    for stages in (STAGE_NAMES,) if together else tuple((name,) for name in STAGE_NAMES):
+        run(tmp_path / "two", overrides, stages=stages)
+    one, two = stored(tmp_path / "one"), stored(tmp_path / "two")
+    assert {s: set(rows) for s, rows in one.items()} == {s: set(rows) for s, rows in two.items()}
+    for stage, rows in one.items():
+        for key, arrays in rows.items():
+            for name, values in arrays.items():
+                np.testing.assert_allclose(
+                    two[stage][key][name], values, rtol=1e-3, atol=1e-4, err_msg=f"{stage} {name}"
+                )
+
+
+def test_a_killed_run_goes_on_with_what_was_not_committed(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    expected = stored(tmp_path / "whole")
+    half = tmp_path / "half"
+    make_experiment(half)
+    shutil.rmtree(half / "videos")
+    shutil.copytree(tmp_path / "whole" / "videos", half / "videos")
+    # The child commits the verb shard, says so, and never gets to the others.
+    script = (
+        "import sys, time; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path\n"
+        "import test_end_to_end as t, pipeline.run as r\n"
+        "from stores.zarr_generation import ZarrGeneration as G\n"
+        "commit = G.commit\n"
+        "def slow(self, *a, **k):\n"
+        "    commit(self, *a, **k); print('committed', self.stage, flush=True); time.sleep(60)\n"
+        "G.commit = slow\n"
+        "t.run(Path(sys.argv[1]))\n"
+    )
+    arguments = [sys.executable, "-c", script, str(half), str(ROOT), str(ROOT / "tests")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "committed verb\n"
+        child.send_signal(signal.SIGKILL)
+    report = run(half)
+    assert made(report) == {"noun": 6, "objects": 10, "aligned": 6}
+    assert_same_rows(stored(half), expected)
+
+
+def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path) -> None:
+    experiment = resolve(make_experiment(tmp_path, ["stages.verb.batch_size=1"]))
+    stop = threading.Event()
+
+    class StopAfterFirst(Silent):
+        pass
+
+    calls = 0
+    original = ClipNetwork.__call__
+
+    def stopping(self: ClipNetwork, clips: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            stop.set()
+        return original(self, clips)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClipNetwork, "__call__", stopping)
+        report = run_experiment(
+            experiment, stages=STAGE_NAMES, retry_failed=False, reporter=Silent(), stop=stop
+        )
+    assert report.interrupted
+    assert not report.complete
+    kept = made(report)
+    assert 0 < sum(kept.values()) < sum(ALL.values())
+    rest = made(run(tmp_path))
+    assert {name: kept.get(name, 0) + rest.get(name, 0) for name in ALL} == ALL
+
+
+def test_the_store_explains_itself(tmp_path: Path) -> None:
+    run(tmp_path)
+    group = zarr.open_group(tmp_path / "store", mode="r")
+    generations = {name: next(iter(group[name].group_keys())) for name in STAGE_NAMES}
+    maps = group[f"verb/{generations['verb']}/map"]
+    assert maps.metadata.dimension_names == ("row", "time", "y", "x", "channel")
+    boxes = group[f"objects/{generations['objects']}/boxes_xyxy_px"]
+    assert boxes.attrs["units"] == "px"
+    file = tmp_path / "store" / "verb" / generations["verb"] / "stage.json"
+    stage = json.loads(file.read_text())["provenance"]
+    assert stage["settings"]["weights"] == {"random": 1}
+    assert stage["settings"]["sampling"] == {"frames": 4, "stride": 2, "rate_fps": 30.0}
+    table = (tmp_path / "store" / "verb" / generations["verb"] / "rows.csv").read_text()
+    assert "kitchen_a/a0/1" in table
+
+
+@pytest.fixture
+def unreadable(tmp_path: Path) -> Path:
+    """The small experiment with kitchen_b damaged."""
+    make_experiment(tmp_path)
+    return tmp_path / "videos" / "kitchen_b.mp4"
+
+
+def test_a_damaged_video_fails_and_the_others_finish(unreadable: Path, tmp_path: Path) -> None:
+    whole = unreadable.read_bytes()
+    unreadable.write_bytes(b"not a video at all")
+    report = run(tmp_path)
+    assert made(report) == {"verb": 4, "noun": 4, "objects": 5, "aligned": 4}
+    verb = report.stages[0]
+    assert {failure.video_id for failure in verb.failures} == {"kitchen_b"}
+    assert {failure.error_class for failure in verb.failures} == {"UnreadableVideo"}
+    assert str(unreadable) in verb.failures[0].message
+    assert not report.complete
+    # Left alone until it is asked for …
+    again = run(tmp_path)
+    assert made(again) == {}
+    assert again.stages[0].failed_before == 2
+    assert not again.complete
+    assert len(run(tmp_path, retry_failed=True).stages[0].failures) == 2
+    # … and made without asking once the file is another one.
+    unreadable.write_bytes(whole)
+    assert made(run(tmp_path)) == {"verb": 2, "noun": 2, "objects": 5, "aligned": 2}
+
+
+def test_a_cut_off_video_is_refused_not_padded(unreadable: Path, tmp_path: Path) -> None:
+    # Matroska promises a duration in its header and decodes to the cut without a word.
+    video = write_video(tmp_path / "whole.mkv", num_frames=66, rate_fps=30)
+    data = video.read_bytes()
+    unreadable.unlink()
+    unreadable.with_suffix(".mkv").write_bytes(data[: len(data) // 2])
+    (tmp_path / "videos" / "kitchen_a.mp4").rename(tmp_path / "videos" / "kitchen_a.mkv")
+    report = run(tmp_path, ["data.videos.pattern={video_id}.mkv"])
+    assert {f.error_class for f in report.stages[0].failures} == {"TruncatedVideo"}
+    assert made(report)["verb"] == 4
+
+
+def test_a_segment_beyond_the_video_fails_alone(tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    late = ("a9", "kitchen_a", 1.0, 9.0, 0, 0, "val")
+    write_labels(tmp_path / "labels.csv", [*SEGMENTS, late])
+    report = run(tmp_path)
+    failures = report.stages[0].failures
+    assert [failure.clip_id for failure in failures] == ["kitchen_a/a9/0"]
+    assert "got 2.00 s of video, expected a segment from 1.00 to 9.00 s" in failures[0].message
+    assert made(report)["verb"] == 6
+
+
+def test_a_missing_video_is_named_and_the_others_finish(tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    (tmp_path / "videos" / "kitchen_b.mp4").unlink()
+    report = run(tmp_path)
+    assert made(report) == {"verb": 4, "noun": 4, "objects": 5, "aligned": 4}
+    assert [missing.video.video_id for missing in report.missing_videos] == ["kitchen_b"]
+    assert report.missing_videos[0].num_clips == 2
+    assert not report.complete
+
+
+def test_a_video_may_be_deleted_once_its_rows_are_stored(
+    tmp_path: Path, forwards: Counter[str]
+) -> None:
+    make_experiment(tmp_path)
+    for video in (tmp_path / "videos").iterdir():
+        old = time.time() - 3600
+        os.utime(video, (old, old))
+    time.sleep(2.1)  # files that changed a moment ago are not remembered
+    run(tmp_path)
+    shutil.rmtree(tmp_path / "videos")
+    (tmp_path / "videos").mkdir()
+    forwards.clear()
+    report = run(tmp_path)
+    assert report.complete
+    assert forwards == {}
+
+
+def test_times_before_and_after_the_video_are_flagged(tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    write_labels(
+        tmp_path / "labels.csv",
+        [
+            ("e", "kitchen_a", 0.0, 0.1, 0, 0, "val"),
+            ("m", "kitchen_a", 0.9, 1.1, 0, 0, "val"),
+            ("z", "kitchen_a", 1.9, 2.0, 0, 0, "val"),
+        ],
+    )
+    run(tmp_path, stages=("verb",))
+    folder = next((tmp_path / "store" / "verb").glob("*/rows.csv"))
+    rows = {line.split(",")[4]: line for line in folder.read_text().splitlines()}
+    assert {name: "clamped" in rows[name] for name in "emz"} == {"e": True, "m": False, "z": True}

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from test_pipeline_config_file import SMALL, errors_of
+
+from pipeline.config_file import parse_config
+from pipeline.errors import ConfigError
+
+
+def replaced(old: str, new: str) -> str:
+    assert SMALL.count(old) == 1
+    return SMALL.replace(old, new)
+
+
+def test_an_unknown_key_lists_the_allowed_ones_and_suggests_a_close_one() -> None:
+    assert errors_of(replaced("  path:", "  shard_mb: 3\n  path:")) == [
+        "small.yaml:3: store.shard_mb: unknown key; allowed here: path, shard_mib; "
+        "did you mean shard_mib?"
+    ]
+
+
+def test_nothing_is_suggested_where_nothing_is_close() -> None:
+    (message,) = errors_of(SMALL + "zzz: 3\n")
+    assert message == (
+        "small.yaml:26: zzz: unknown key; allowed here: data, device, evaluate, finetune, head, "
+        "name, runs, stages, store, train, views"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "  kind: csv",
+            "  kind: csv\n  verb: 3",
+            "small.yaml:6: data.verb: unknown key; allowed here: annotations, kind, nouns, only, "
+            "verbs, videos; did you mean verbs?",
+        ),
+        (
+            "    root: videos",
+            "    root: videos\n    patern: x",
+            "small.yaml:9: data.videos.patern: unknown key; allowed here: frame_rate_fps, kind, "
+            "pattern, reader, root, truncated; did you mean pattern?",
+        ),
+        (
+            "    root: videos",
+            "    root: 3",
+            "small.yaml:8: data.videos.root: got 3; expected a path",
+        ),
+        (
+            "  annotations: labels.csv",
+            "  only: {video_ids: [a, 3.5]}\n  annotations: labels.csv",
+            "small.yaml:6: data.only.video_ids: got 3.5; expected a valid string",
+        ),
+        ("  kind: csv\n", "", "small.yaml:4: data.kind: this key is required and absent; expected "
+         "one of 'epic55', 'csv', 'toy_kitchen'"),
+        ("kind: csv", "kind: cvs", "small.yaml:5: data.kind: got 'cvs'; expected one of 'epic55', "
+         "'csv', 'toy_kitchen'"),
+        ("kind: csv", "kind: 3", "small.yaml:5: data.kind: got '3'; expected one of 'epic55', "
+         "'csv', 'toy_kitchen'"),
+        ("verbs: 3", "verbs: 0", "small.yaml:9: data.verbs: got 0; expected greater than or equal "
+         "to 1 or a list"),
+        ("verbs: 3", "verbs: []", "small.yaml:9: data.verbs: got []; expected a valid integer"),
+        ("  annotations: labels.csv\n", "", "small.yaml:4: data.annotations: this key is required "
+         "and absent"),
+    ],
+)  # fmt: skip
+def test_the_tag_of_a_kind_of_data_is_not_in_the_key(old: str, new: str, message: str) -> None:
+    assert errors_of(replaced(old, new)) == [message]
+
+
+def test_allowed_keys_are_those_of_the_kind_chosen() -> None:
+    text = re.sub(r"data:\n(  .*\n)+", "data: {kind: toy_kitchen, folder: toy, sed: 3}\n", SMALL)
+    assert errors_of(text) == [
+        "small.yaml:4: data.sed: unknown key; allowed here: folder, kind, seed, train_segments, "
+        "val_segments; did you mean seed?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: small", "name: 3", "small.yaml:1: name: got 3; expected a valid string"),
+        ("name: small", "name: a/b", "small.yaml:1: name: got 'a/b'; string should match pattern"),
+        ("weights_seed: 0", "weights_seed: '0'", "small.yaml:18: stages.noun.weights_seed: got "
+         "'0'; expected a valid integer"),
+        ("weights_seed: 0", "weights_seed: true", "small.yaml:18: stages.noun.weights_seed: got "
+         "True; expected a valid integer"),
+        ("weights_seed: 0", "weights_seed: 1.0", "small.yaml:18: stages.noun.weights_seed: got "
+         "1.0; expected a valid integer"),
+        ("weights_seed: 0", "weights_seed: -1", "small.yaml:18: stages.noun.weights_seed: got "
+         "-1; expected greater than or equal to 0"),
+        ("weights: verb.safetensors", "weights: 3", "small.yaml:14: stages.verb.weights: got 3; "
+         "expected 'random' or a path"),
+        ("    weights: verb.safetensors\n", "", "small.yaml:12: stages.verb.weights: this key is "
+         "required and absent"),
+        ("{name: faster_rcnn}", "3", "small.yaml:20: stages.objects.detector: got 3; expected a "
+         "section of keys and values"),
+        ("{name: faster_rcnn}", "{depth: 3}", "small.yaml:20: stages.objects.detector.name: this "
+         "key is required and absent"),
+        ("{name: faster_rcnn}", "{name: a, 3: 4}", "small.yaml:20: stages.objects.detector.3: got "
+         "3; expected a key that is text"),
+        ("{name: faster_rcnn}", "{name: '" + "x" * 500 + "', 3: 4}", "small.yaml:20: "),
+        ("store:\n  path: stores/small", "store:", "small.yaml:2: store: got None; expected a "
+         "section of keys and values"),
+    ],
+)  # fmt: skip
+def test_wrong_values(old: str, new: str, message: str) -> None:
+    (got,) = errors_of(replaced(old, new))
+    assert got.startswith(message)
+    assert len(got) < 200
+
+
+@pytest.mark.parametrize("value", ["'1'", "true", "[1]", ".inf", ".nan", "0", "-1", "1e999"])
+def test_a_rate_is_a_positive_finite_number(value: str) -> None:
+    (message,) = errors_of(SMALL + f"train: {{learning_rate: {value}}}\n")
+    assert message.startswith("small.yaml:26: train.learning_rate: got ")
+    assert "; expected " in message or "; input should be" in message
+
+
+def test_a_whole_number_will_do_for_a_float() -> None:
+    config = parse_config(SMALL + "train: {learning_rate: 1}\n", source="small.yaml")
+    assert config.train.learning_rate == 1.0
+    assert type(config.train.learning_rate) is float
+
+
+def test_all_errors_come_at_once() -> None:
+    text = replaced("verbs: 3", "verb: 3").replace("name: small", "name: 7") + "trian: {}\n"
+    assert errors_of(text) == [
+        "small.yaml:1: name: got 7; expected a valid string",
+        "small.yaml:4: data.verbs: this key is required and absent",
+        "small.yaml:9: data.verb: unknown key; allowed here: annotations, kind, nouns, only, "
+        "verbs, videos; did you mean verbs?",
+        "small.yaml:26: trian: unknown key; allowed here: data, device, evaluate, finetune, head, "
+        "name, runs, stages, store, train, views; did you mean train?",
+    ]
+
+
+def test_long_values_are_cut() -> None:
+    (message,) = errors_of(replaced("verbs: 3", "verbs: " + "x" * 10_000))
+    assert len(message) < 300
+
+
+def test_nothing_of_the_checker_shows() -> None:
+    texts = [
+        SMALL.replace("videos:\n    root: videos", "videos: 3"),
+        SMALL.replace("stages:", "stages: 3\nrest:"),
+        SMALL.replace("data:", "data: 3\nrest:"),
+        SMALL.replace("verbs: 3", "verbs: {a: 1}"),
+    ]
+    for text in texts:
+        with pytest.raises(ConfigError) as caught:
+            parse_config(text, source="small.yaml")
+        shown = str(caught.value)
+        for word in ("csv.", "constrained", "Config", "dictionary", "instance", "tuple", "<class"):
+            assert word not in shown, shown
