@@ -1,0 +1,1 @@
+"""Videos in, numbers out: readers, networks, RoIAlign. Nothing here knows of stores or stages."""

@@ -1,0 +1,1 @@
+"""What ties the leaves together: config, data sets, stages, runs, trainings, commands."""

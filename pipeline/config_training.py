@@ -22,6 +22,7 @@ __all__ = [
     "EvaluateConfig",
     "HeadConfig",
     "StageOneConfig",
+    "StageOneSection",
     "TrainConfig",
 ]
 
@@ -30,7 +31,7 @@ class HeadConfig(NetworkConfig):
     """Which head, and its options."""
 
 
-class _StageOne(WeightedConfig):
+class StageOneSection(WeightedConfig):
     """What all stage-one trainings share. ``weights``: what training starts from.
 
     ``decay_epochs``: after each of these epochs, counted from 1, the rate is multiplied by
@@ -48,7 +49,7 @@ class _StageOne(WeightedConfig):
     seed: Natural = 0
 
 
-class ClipFinetuneConfig(_StageOne):
+class ClipFinetuneConfig(StageOneSection):
     """VerbNet or NounNet; the defaults are the papers' for ResNet50-3D and I3D.
 
     ``cached_views``: 0 decodes a clip with a new centre for each segment and epoch; n decodes n
@@ -73,7 +74,7 @@ class ClipFinetuneConfig(_StageOne):
         return self
 
 
-class BoxFinetuneConfig(_StageOne):
+class BoxFinetuneConfig(StageOneSection):
     """The 2-D network behind given boxes, on the boxes' own classes."""
 
     epochs: Count = 12

@@ -47,7 +47,6 @@ class Experiment:
 
     config: ExperimentConfig
     dataset: Dataset
-    videos_config: VideosConfig
     videos: dict[str, Video]
     identities: dict[str, str]
     clips: Sequence[Clip]
@@ -83,7 +82,6 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
     return Experiment(
         config=config,
         dataset=dataset,
-        videos_config=where,
         videos=videos,
         identities=identities,
         clips=[clip for clip in clips if clip.segment.video_id in identities],

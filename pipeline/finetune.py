@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from extractors.weights import load_metadata, save_checkpoint
+from pipeline.config_training import StageOneSection
 from pipeline.errors import RunFolderError
 from stores.durable import replace_file
 
@@ -45,17 +46,6 @@ class Task(Protocol):
         """(B, classes) of a batch's arguments, which are on the network's device."""
 
 
-class Schedule(Protocol):
-    """The settings the loop reads; the config sections have them."""
-
-    epochs: int
-    learning_rate: float
-    decay_epochs: tuple[int, ...]
-    decay_factor: float
-    momentum: float
-    weight_decay: float
-
-
 @dataclass(frozen=True)
 class FinetuneEpoch:
     """One epoch; accuracies are fractions, the loss a mean over rows."""
@@ -74,7 +64,7 @@ def finetune(
     run_folder: Path,
     network: nn.Module,
     task: Task,
-    schedule: Schedule,
+    schedule: StageOneSection,
     *,
     device: str,
     metadata: Mapping[str, Any],
@@ -171,7 +161,7 @@ def _on_device(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
         yield moved, labels.to(device)
 
 
-def _learning_rate(schedule: Schedule, epoch: int) -> float:
+def _learning_rate(schedule: StageOneSection, epoch: int) -> float:
     passed = sum(epoch > decay for decay in schedule.decay_epochs)
     return schedule.learning_rate * schedule.decay_factor**passed
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from extractors.base import GivenBoxes
 from extractors.given_boxes import BoxClassifier, GivenBoxesExtractor
 from extractors.registry import parse_options
-from extractors.video import open_video
 from extractors.weights import create_network
 from pipeline.boxes import BoxFile
 from pipeline.config_data import VideosConfig
@@ -121,13 +120,7 @@ class BoxTask:
         spread = np.linspace(0, len(times) - 1, min(len(times), self._settings.frames_per_video))
         chosen = times[np.unique(spread.round().astype(np.int64))]
         given = [self._checked(video, int(time)) for time in chosen]
-        with open_video(
-            video.path,
-            kind=video.kind,
-            reader=self._videos.reader,
-            frame_rate_fps=video.frame_rate_fps,
-            check_complete=self._videos.truncated == "refuse",
-        ) as reader:
+        with video.open() as reader:
             indices, _ = reader.index_at(chosen / 1e6)
             frames = {
                 index: torch.from_numpy(frame) for index, frame in reader.frames(np.unique(indices))

@@ -20,7 +20,6 @@ from extractors.base import Preprocessing
 from extractors.clip_network import Network3D
 from extractors.registry import CLIP_EXTRACTORS, parse_options
 from extractors.transforms import center_crop, normalize_clip, random_scale_crop
-from extractors.video import open_video
 from extractors.weights import create_network
 from pipeline.clips import Clip, clip_times_us, make_clips, training_clip
 from pipeline.config_data import VideosConfig
@@ -67,7 +66,6 @@ class _Look:
 
     clip: ClipConfig
     side_px: int
-    videos: VideosConfig
 
 
 class _ClipDataset(Dataset[Tensor]):
@@ -116,8 +114,8 @@ class ClipTask:
             segment.video_id: locate_video(segment, videos, dataset.promised_seconds)
             for segment in (*self._train, *self._val)
         }
-        self._train_look = _Look(stage.clip, settings.scale_range_px[1], videos)
-        self._test_look = _Look(stage.clip, settings.test_resize_px, videos)
+        self._train_look = _Look(stage.clip, settings.scale_range_px[1])
+        self._test_look = _Look(stage.clip, settings.test_resize_px)
         self._cached: list[list[Tensor]] | None = None
         self._cached_val: list[Tensor] | None = None
         if settings.cached_views:
@@ -228,13 +226,7 @@ class ClipTask:
 
 def _decode(video: Video, clips: Sequence[Clip], look: _Look) -> list[Tensor]:
     """Clips of one video in their order, each (T, side, side, 3) uint8."""
-    with open_video(
-        video.path,
-        kind=video.kind,
-        reader=look.videos.reader,
-        frame_rate_fps=video.frame_rate_fps,
-        check_complete=look.videos.truncated == "refuse",
-    ) as reader:
+    with video.open() as reader:
         requests = [
             FrameRequest("clip", _row(clip, position, look.clip), look.side_px)
             for position, clip in enumerate(clips)

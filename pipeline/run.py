@@ -134,8 +134,6 @@ def _run_videos(
         for progress in run_unit(
             unit,
             {name: works[name][1] for name in unit.first_shard},
-            reader=experiment.videos_config.reader,
-            truncated=experiment.videos_config.truncated,
             stop=stop,
         ):
             receipts = [progress.receipt] if progress.receipt else []

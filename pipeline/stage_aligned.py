@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from pipeline.clips import Clip
 from pipeline.config_stages import AlignedConfig
-from pipeline.keys import derived_row_key, stage_key
+from pipeline.keys import derived_row_key
 from pipeline.rows import CLAMPED, DerivedRow
 from pipeline.stage_clip import ClipStage
 from pipeline.stage_objects import ObjectsStage
-from pipeline.stage_settings import Identities, Settings
+from pipeline.stage_settings import Identities, Keyed, Settings
 from stores.base import ArraySpec, RowInfo
 
 __all__ = ["AlignedStage"]
 
 
 @dataclass(frozen=True)
-class AlignedStage:
+class AlignedStage(Keyed):
     """``aligned``: RoIAlign of ``verb`` maps, pooled maps and object features of one clip."""
 
     config: AlignedConfig
@@ -29,9 +29,9 @@ class AlignedStage:
     noun: ClipStage
     objects: ObjectsStage
     name = "aligned"
-    VERSION = 1
+    VERSION: ClassVar[int] = 1
 
-    @cached_property
+    @property
     def settings(self) -> Settings:
         """Everything that decides the numbers of a row, given the rows it reads."""
         return {
@@ -41,11 +41,6 @@ class AlignedStage:
             "object_rate_fps": self.objects.config.rate_fps,
             "upstream": {stage.name: stage.key for stage in self.upstream},
         }
-
-    @cached_property
-    def key(self) -> str:
-        """Stage key."""
-        return stage_key(self.settings)
 
     @property
     def upstream(self) -> tuple[ClipStage, ClipStage, ObjectsStage]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +14,15 @@ from extractors.registry import CLIP_EXTRACTORS, create_clip_extractor
 from extractors.transforms import RESIZE
 from pipeline.clips import Clip, clip_times_us
 from pipeline.config_stages import ClipStageConfig
-from pipeline.keys import row_key, stage_key
+from pipeline.keys import row_key
 from pipeline.rows import VideoRow
-from pipeline.stage_settings import Identities, Settings, network_settings
+from pipeline.stage_settings import Identities, Keyed, Settings, network_settings
 
 __all__ = ["ClipStage"]
 
 
 @dataclass(frozen=True)
-class ClipStage:
+class ClipStage(Keyed):
     """``verb`` or ``noun``.
 
     Args:
@@ -36,9 +36,9 @@ class ClipStage:
     config: ClipStageConfig
     weights: Settings
     reading: Settings
-    VERSION = 1
+    VERSION: ClassVar[int] = 1
 
-    @cached_property
+    @property
     def settings(self) -> Settings:
         """Everything that decides the numbers of a row, given the video."""
         return {
@@ -53,11 +53,6 @@ class ClipStage:
             "reading": self.reading,
             "dtype": self.config.dtype,
         }
-
-    @cached_property
-    def key(self) -> str:
-        """Stage key."""
-        return stage_key(self.settings)
 
     @property
     def size_px(self) -> int | None:

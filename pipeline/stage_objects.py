@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +14,15 @@ from extractors.registry import FRAME_EXTRACTORS, create_frame_extractor
 from pipeline.boxes import BoxFile
 from pipeline.clips import Clip, grid_times_us, window_times_us
 from pipeline.config_stages import ObjectsConfig
-from pipeline.keys import row_key, stage_key
+from pipeline.keys import row_key
 from pipeline.rows import VideoRow
-from pipeline.stage_settings import Identities, Settings, network_settings
+from pipeline.stage_settings import Identities, Keyed, Settings, network_settings
 
 __all__ = ["ObjectsStage"]
 
 
 @dataclass(frozen=True)
-class ObjectsStage:
+class ObjectsStage(Keyed):
     """``objects``: frames on the video's grid, or spread round each clip's centre."""
 
     config: ObjectsConfig
@@ -32,9 +32,9 @@ class ObjectsStage:
     boxes: BoxFile | None
     name = "objects"
     size_px = None
-    VERSION = 1
+    VERSION: ClassVar[int] = 1
 
-    @cached_property
+    @property
     def settings(self) -> Settings:
         """Everything that decides the numbers of a row, given the video (and given boxes)."""
         return {
@@ -48,11 +48,6 @@ class ObjectsStage:
             "reading": self.reading,
             "dtype": self.config.dtype,
         }
-
-    @cached_property
-    def key(self) -> str:
-        """Stage key."""
-        return stage_key(self.settings)
 
     @property
     def batch_size(self) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from extractors.base import ClipExtractor, FrameExtractor
-from extractors.video import VideoError, VideoReader, open_video
+from extractors.video import VideoError, VideoReader
 from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
 from pipeline.prefetch import prefetch
 from pipeline.rows import VideoRow
@@ -28,9 +28,6 @@ __all__ = ["Progress", "StageWork", "Unit", "VideoWork", "run_unit"]
 # How far a video may end before its annotations say: a second, or a hundredth of its length.
 PROMISE_TOLERANCE_SECONDS = 1.0
 PROMISE_TOLERANCE_FRACTION = 0.01
-
-Truncated = Literal["refuse", "clamp"]
-Reader = Literal["pyav", "decord"]
 
 
 @dataclass(frozen=True)
@@ -75,26 +72,19 @@ class StageWork:
 
 
 def run_unit(
-    unit: Unit,
-    stages: Mapping[str, StageWork],
-    *,
-    reader: Reader,
-    truncated: Truncated,
-    stop: threading.Event,
+    unit: Unit, stages: Mapping[str, StageWork], *, stop: threading.Event
 ) -> Iterator[Progress]:
     """Decode, extract and write; yield receipts and failures as they come.
 
     Args:
         unit: what to do.
         stages: networks and writers, by stage name; kept between units.
-        reader: which video reader.
-        truncated: whether a video may be shorter than its annotations promise.
         stop: when set, rows that are finished are written and the unit ends early.
     """
     for name, first in unit.first_shard.items():
         stages[name].next_shard = first
     sizes = {name: work.stage.size_px for name, work in stages.items()}
-    decoded = _decode_videos(unit.videos, sizes, reader=reader, truncated=truncated)
+    decoded = _decode_videos(unit.videos, sizes)
     depth = 2 * max(work.stage.batch_size for work in stages.values())
     for item in prefetch(decoded, depth=depth):
         if stop.is_set():
@@ -116,15 +106,12 @@ def run_unit(
 def _decode_videos(
     videos: Sequence[VideoWork],
     sizes: Mapping[str, int | None],
-    *,
-    reader: Reader,
-    truncated: Truncated,
 ) -> Iterator[DecodedRow | Progress]:
     """Rows of all videos in turn; a video that fails turns its remaining rows into failures."""
     for work in videos:
         left = {(name, row.key): row for name, rows in work.rows.items() for row in rows}
         try:
-            for item in _decode_video(work, sizes, reader=reader, truncated=truncated):
+            for item in _decode_video(work, sizes):
                 if isinstance(item, Progress):
                     for failure in item.failures:
                         del left[item.stage, failure.row_key]
@@ -138,25 +125,14 @@ def _decode_videos(
 
 
 def _decode_video(
-    work: VideoWork,
-    sizes: Mapping[str, int | None],
-    *,
-    reader: Reader,
-    truncated: Truncated,
+    work: VideoWork, sizes: Mapping[str, int | None]
 ) -> Iterator[DecodedRow | Progress]:
     video = work.video
-    with open_video(
-        video.path,
-        kind=video.kind,
-        reader=reader,
-        frame_rate_fps=video.frame_rate_fps,
-        check_complete=truncated == "refuse",
-    ) as opened:
-        if truncated == "refuse":
-            _check_promise(video, opened)
+    with video.open() as opened:
+        _check_promise(video, opened)
         requests = []
         for name, rows in work.rows.items():
-            broken = {row.key: _outside(row, opened, truncated) for row in rows}
+            broken = {row.key: _outside(row, opened, video) for row in rows}
             failures = [_failure(row, e) for row in rows if (e := broken[row.key])]
             if failures:
                 yield Progress(name, failures=failures)
@@ -168,7 +144,7 @@ def _decode_video(
 
 def _check_promise(video: Video, opened: VideoReader) -> None:
     promised = video.promised_seconds
-    if promised is None:
+    if promised is None or video.may_be_short:
         return
     tolerance = max(PROMISE_TOLERANCE_SECONDS, PROMISE_TOLERANCE_FRACTION * promised)
     if opened.duration_seconds < promised - tolerance:
@@ -183,12 +159,12 @@ class TruncatedAgainstAnnotations(VideoError):
     """A video ends before its annotations say it does."""
 
 
-def _outside(row: VideoRow, opened: VideoReader, truncated: Truncated) -> VideoError | None:
+def _outside(row: VideoRow, opened: VideoReader, video: Video) -> VideoError | None:
     """Why a row's labelled stretch is not in the video, or None."""
     length = opened.duration_seconds
     beyond = (
         row.needed_from_seconds >= length
-        if truncated == "clamp"
+        if video.may_be_short
         else row.needed_to_seconds > length + PROMISE_TOLERANCE_SECONDS
     )
     if not beyond:

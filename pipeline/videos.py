@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from extractors.video import VideoReader, open_video
 from pipeline.config_data import VideosConfig
 from pipeline.errors import AnnotationError
 from pipeline.segments import Segment
@@ -26,6 +27,8 @@ class Video:
     Attributes:
         frame_rate_fps: rate of a folder of frames; None for files, which carry their own.
         promised_seconds: the length its annotations give it, or None.
+        reader: what decodes a file.
+        may_be_short: whether it may hold less than container and annotations promise.
     """
 
     video_id: str
@@ -33,6 +36,22 @@ class Video:
     kind: Literal["file", "frames"]
     frame_rate_fps: float | None
     promised_seconds: float | None
+    reader: Literal["pyav", "decord"] = "pyav"
+    may_be_short: bool = False
+
+    def open(self) -> VideoReader:
+        """Open it for reading.
+
+        Raises:
+            VideoError: it is no video, or ends before its container says.
+        """
+        return open_video(
+            self.path,
+            kind=self.kind,
+            reader=self.reader,
+            frame_rate_fps=self.frame_rate_fps,
+            check_complete=not self.may_be_short,
+        )
 
 
 def locate_video(
@@ -66,6 +85,8 @@ def locate_video(
         kind=config.kind,
         frame_rate_fps=epic_rate_fps(segment.video_id) if rate == "epic" else rate,
         promised_seconds=promised_seconds.get(segment.video_id),
+        reader=config.reader,
+        may_be_short=config.truncated == "clamp",
     )
 
 
