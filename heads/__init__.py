@@ -5,13 +5,12 @@ from heads.checkpoint import Checkpoint, load_head, read_checkpoint
 from heads.evaluation import Scores, score_table, write_evaluation
 from heads.metrics import PRIORS, Metrics, action_prior, recognition_metrics
 from heads.registry import create_head, head_class, list_heads, register_head
-from heads.settings import PRESETS, TrainSettings
+from heads.settings import TrainSettings
 from heads.table import FeatureTable, Sample
 from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
 
 __all__ = [
-    "PRESETS",
     "PRIORS",
     "Batch",
     "Checkpoint",

@@ -2,15 +2,16 @@ from typing import Any
 
 import pytest
 
-from heads.settings import PRESETS, TrainSettings
+from heads.settings import TrainSettings
 
 
 def test_r50_rate_is_constant() -> None:
-    assert {PRESETS["r50"].learning_rate_at(epoch) for epoch in range(1, 16)} == {1e-4}
+    assert {TrainSettings().learning_rate_at(epoch) for epoch in range(1, 16)} == {1e-4}
 
 
 def test_i3d_rate_falls_for_the_last_five_epochs() -> None:
-    rates = [PRESETS["i3d"].learning_rate_at(epoch) for epoch in range(1, 16)]
+    i3d = TrainSettings(learning_rate=1e-3, decay_epochs=(10,))
+    rates = [i3d.learning_rate_at(epoch) for epoch in range(1, 16)]
     assert rates == pytest.approx([1e-3] * 10 + [1e-4] * 5)
 
 
