@@ -81,7 +81,7 @@ def demo(folder: Path, seeds: str) -> None:
 @_config_options
 @click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
 def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
-    """Show what `run` would do and why: rows and bytes per stage. Touches nothing.
+    """Show what `run` would do and why: rows and bytes per stage. Writes nothing to the store.
 
     Example: symbio plan configs/epic55_saoa_r50.yaml
     """
@@ -267,7 +267,15 @@ def _errors() -> Iterator[None]:
 
     try:
         yield
-    except (PipelineError, ValueError, OSError, LookupError, ArithmeticError) as error:
+    except (
+        PipelineError,
+        ValueError,
+        OSError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+        ImportError,
+    ) as error:
         if os.environ.get("SYMBIO_DEBUG"):
             raise
         click.echo(f"Error: {error}", err=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from extractors.video_reader import (
     FrameDecodeError,
@@ -13,6 +14,9 @@ from extractors.video_reader import (
     VideoError,
     VideoReader,
 )
+
+if TYPE_CHECKING:
+    from extractors.pyav_probe import VideoFacts
 
 __all__ = [
     "READER_POLICY",
@@ -27,6 +31,8 @@ __all__ = [
 ]
 
 READER_POLICY = "1"  # goes up whenever the choice of reader or of a frame's pixels changes
+
+REMEMBERED_VIDEOS = 512  # some 3 MB of frame times each for half an hour of video
 
 # Distribution names whose versions decide a frame's pixels, per reader; first installed wins.
 _DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -120,12 +126,11 @@ def reader_identity(reader: str) -> dict[str, str]:
 
 
 def _open_file(path: Path, reader: str, num_threads: int) -> VideoReader:
-    from extractors.pyav_probe import probe_video
     from extractors.pyav_reader import PyavReader
 
     if reader not in ("pyav", "decord"):
         raise ValueError(f'got reader "{reader}", expected "pyav" or "decord"')
-    facts = probe_video(path)
+    facts = _facts(path)
     if reader == "decord":
         from extractors.decord_reader import DecordReader, NotExact
 
@@ -134,6 +139,22 @@ def _open_file(path: Path, reader: str, num_threads: int) -> VideoReader:
         except NotExact:
             pass
     return PyavReader(facts, num_threads=num_threads)
+
+
+def _facts(path: Path) -> VideoFacts:
+    """What `probe_video` finds, remembered: it reads a whole file, and training opens it often."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return _probe(path, None)  # which says what is wrong
+    return _probe(path, (stat.st_size, stat.st_mtime_ns, stat.st_ino))
+
+
+@lru_cache(maxsize=REMEMBERED_VIDEOS)
+def _probe(path: Path, stamp: tuple[int, int, int] | None) -> VideoFacts:
+    from extractors.pyav_probe import probe_video
+
+    return probe_video(path)
 
 
 def _complete_or_closed(reader: VideoReader) -> VideoReader:

@@ -79,8 +79,7 @@ def show_status(config: ExperimentConfig, console: Console) -> None:
         failures = [
             (plan.stage.name, failure.clip_id, failure.error_class, failure.message)
             for plan in plans
-            if plan.generation is not None and plan.failed
-            for failure in plan.generation.failures()
+            for failure in plan.failures
         ]
     if failures:
         named = dict.fromkeys(("stage", "clip", "error", "reason"), "left")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +149,7 @@ def _stages(config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo) -
 
 
 def _reading_settings(where: VideosConfig) -> dict[str, Any]:
-    if where.kind == "frames":
-        return {"reader": "frames", "pillow": version("pillow")}
-    return reader_identity(where.reader)
+    return reader_identity("frames" if where.kind == "frames" else where.reader)
 
 
 def _weights_settings(section: WeightedConfig, memo: IdentityMemo, key: str) -> dict[str, Any]:

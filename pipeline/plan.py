@@ -11,7 +11,7 @@ from pipeline.experiment import Experiment
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stages import STAGE_NAMES, Stage
 from pipeline.unit import Unit, VideoWork
-from stores.base import ArraySpec, FeatureStore, MissingGenerationError, Store
+from stores.base import ArraySpec, Failure, FeatureStore, MissingGenerationError, Store
 
 __all__ = [
     "StagePlan",
@@ -37,7 +37,7 @@ class StagePlan(Generic[AnyRow]):
     Attributes:
         wanted: rows the experiment asks for.
         todo: rows to make now.
-        failed: rows that failed before and are left alone unless they are retried.
+        failures: of rows that failed before and are left alone unless they are retried.
         generation: what holds this stage's rows under its key; None before its first row.
         specs: outputs of one row.
     """
@@ -45,9 +45,14 @@ class StagePlan(Generic[AnyRow]):
     stage: Stage
     wanted: int
     todo: Sequence[AnyRow]
-    failed: int
+    failures: Sequence[Failure]
     generation: FeatureStore | None
     specs: Mapping[str, ArraySpec]
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed before."""
+        return len(self.failures)
 
     @property
     def present(self) -> int:
@@ -130,11 +135,12 @@ def _plan(
     retry_failed: bool,
 ) -> StagePlan[AnyRow]:
     if generation is None:
-        return StagePlan(stage, len(rows), rows, 0, None, specs)
+        return StagePlan(stage, len(rows), rows, (), None, specs)
     missing = set(generation.missing([row.key for row in rows]))
-    failed = set() if retry_failed else {f.row_key for f in generation.failures()} & missing
+    failures = [f for f in generation.failures() if f.row_key in missing and not retry_failed]
+    failed = {failure.row_key for failure in failures}
     todo = [row for row in rows if row.key in missing and row.key not in failed]
-    return StagePlan(stage, len(rows), todo, len(failed), generation, specs)
+    return StagePlan(stage, len(rows), todo, failures, generation, specs)
 
 
 def make_units(
