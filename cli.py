@@ -224,7 +224,7 @@ def store() -> None:
 def store_info(path: Path) -> None:
     """Show what a store holds: stages, keys, rows, outputs, bytes.
 
-    Example: symbio store info stores/epic55
+    Example: symbio store info features/epic55
     """
     from pipeline.commands import show_store
 
