@@ -60,16 +60,22 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Where everything goes.",
+)
 @click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of the heads.")
 def demo(folder: Path, seeds: str) -> None:
     """Render a toy kitchen and run the whole system on it, in under ten minutes.
 
     Example: symbio demo --folder /tmp/demo
     """
-    from pipeline.demo import run_demo
-
     with _errors():
+        from pipeline.demo import run_demo
+
         try:
             numbers = [int(seed) for seed in seeds.split(",")]
         except ValueError:
@@ -85,9 +91,9 @@ def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
 
     Example: symbio plan configs/epic55_saoa_r50.yaml
     """
-    from pipeline.commands import show_plan
-
     with _errors():
+        from pipeline.commands import show_plan
+
         show_plan(_load(config, overrides), _console(), rehash=rehash)
 
 
@@ -111,9 +117,9 @@ def run(
 
     Example: symbio run configs/epic55_saoa_r50.yaml --stage verb --stage noun
     """
-    from pipeline.commands import run_stages
-
     with _errors():
+        from pipeline.commands import run_stages
+
         report = run_stages(
             _load(config, overrides),
             _console(),
@@ -135,9 +141,9 @@ def status(config: Path, overrides: tuple[str, ...]) -> None:
 
     Example: symbio status configs/epic55_saoa_r50.yaml
     """
-    from pipeline.commands import show_status
-
     with _errors():
+        from pipeline.commands import show_status
+
         show_status(_load(config, overrides), _console())
 
 
@@ -161,9 +167,9 @@ def finetune(
 
     Example: symbio finetune configs/epic55_saoa_r50.yaml --net verb
     """
-    from pipeline.commands import finetune_network
-
     with _errors():
+        from pipeline.commands import finetune_network
+
         settings = _load(config, overrides)
         finetune_network(settings, net, run_folder, _console(), resume=resume, quiet=quiet)
 
@@ -186,9 +192,9 @@ def train(
 
     Example: symbio train configs/epic55_saoa_r50.yaml --set head.name=pooled --set train.seed=1
     """
-    from pipeline.commands import train_head
-
     with _errors():
+        from pipeline.commands import train_head
+
         train_head(
             _load(config, overrides),
             run_folder,
@@ -208,15 +214,18 @@ def evaluate(run_folder: Path, split: str | None, skip_missing: bool) -> None:
 
     Example: symbio evaluate runs/epic55-saoa-seed0 --split val
     """
-    from pipeline.commands import evaluate_head
-
     with _errors():
+        from pipeline.commands import evaluate_head
+
         evaluate_head(run_folder, split, _console(), skip_missing=skip_missing)
 
 
 @main.group()
 def store() -> None:
-    """Look at feature stores."""
+    """Look at feature stores.
+
+    Example: symbio store info features/epic55
+    """
 
 
 @store.command("info")
@@ -226,9 +235,9 @@ def store_info(path: Path) -> None:
 
     Example: symbio store info features/epic55
     """
-    from pipeline.commands import show_store
-
     with _errors():
+        from pipeline.commands import show_store
+
         show_store(path, _console())
 
 

@@ -233,7 +233,8 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 def _open_if_there(path: Path) -> Any:
     """The store opened for reading, or None inside a context where there is none yet."""
     nothing: Any = nullcontext(None)
-    return open_store(path, mode="r") if path.exists() else nothing
+    absent = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    return nothing if absent else open_store(path, mode="r")
 
 
 def _print_missing(experiment: Experiment, console: Console) -> None:

@@ -34,7 +34,7 @@ MAX_FAILURES_SHOWN = 20
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} rows/s")
+        return Text("" if not speed else _rate(speed))
 
 
 class ProgressReporter:
@@ -132,7 +132,7 @@ def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
 def _run_table(report: RunReport) -> Table:
     rows = []
     for stage in report.stages:
-        rate = f"{stage.made / stage.seconds:,.1f}" if stage.made and stage.seconds else ""
+        rate = _rate(stage.made / stage.seconds) if stage.made and stage.seconds else ""
         rows.append(
             (
                 stage.stage,
@@ -146,9 +146,15 @@ def _run_table(report: RunReport) -> Table:
                 rate,
             )
         )
-    numbers = ("present", "made", "failed", "skipped", "written", "seconds", "rows/s")
+    numbers = ("present", "made", "failed", "skipped", "written", "seconds", "rate")
     columns = {"stage": "left", "key": "left", **dict.fromkeys(numbers, "right")}
     return table("Run", columns, rows)
+
+
+def _rate(rows_per_second: float) -> str:
+    if rows_per_second >= 1:
+        return f"{rows_per_second:,.1f} rows/s"
+    return f"{1 / rows_per_second:,.1f} s/row"
 
 
 def format_nbytes(nbytes: float) -> str:

@@ -72,8 +72,8 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
         ConfigError: weights or boxes are absent, or a network does not take its options.
     """
     memo = IdentityMemo(config.store.path / MEMO_NAME, rehash=rehash)
-    dataset = load_dataset(config.data)
-    where = videos_config(config.data)
+    dataset, where = load_dataset(config.data), videos_config(config.data)
+    aligned = _stages(config, where, memo)  # before hours of hashing: weights that are not there
     clips = make_clips(dataset.segments, train_views=config.views.train, seed=config.views.seed)
     videos = _locate(dataset, where)
     identities, reasons = _identify(videos, memo)
@@ -88,7 +88,7 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
             MissingVideo(videos[video_id], reason, num_clips[video_id])
             for video_id, reason in reasons.items()
         ],
-        aligned=_stages(config, where, memo),
+        aligned=aligned,
         memo=memo,
     )
 
@@ -134,7 +134,7 @@ def _stages(config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo) -
     def weights(name: str, section: WeightedConfig) -> dict[str, Any]:
         return _weights_settings(section, memo, f"stages.{name}.weights")
 
-    return AlignedStage(
+    aligned = AlignedStage(
         config=sections.aligned,
         verb=ClipStage("verb", sections.verb, weights("verb", sections.verb), reading),
         noun=ClipStage("noun", sections.noun, weights("noun", sections.noun), reading),
@@ -146,6 +146,8 @@ def _stages(config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo) -
             boxes=_boxes(sections.objects),
         ),
     )
+    _ = aligned.key  # a network option that does not exist is found out here, by its key
+    return aligned
 
 
 def _reading_settings(where: VideosConfig) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from extractors.base import Preprocessing
 from extractors.clip_network import Network3D
 from extractors.registry import CLIP_EXTRACTORS, parse_options
 from extractors.transforms import center_crop, normalize_clip, random_scale_crop
+from extractors.video import VideoError
 from extractors.weights import create_network
 from pipeline.clips import Clip, clip_times_us, make_clips, training_clip
 from pipeline.config_data import VideosConfig
@@ -68,8 +69,11 @@ class _Look:
     side_px: int
 
 
-class _ClipDataset(Dataset[Tensor]):
-    """One decoded clip per item: (T, side, side, 3) uint8. Runs in worker processes."""
+class _ClipDataset(Dataset[Tensor | VideoError]):
+    """One decoded clip per item: (T, side, side, 3) uint8. Runs in worker processes.
+
+    An error travels as a value: a loader would bury it under a worker's traceback.
+    """
 
     def __init__(self, clips: Sequence[Clip], videos: dict[str, Video], look: _Look) -> None:
         self._clips, self._videos, self._look = clips, videos, look
@@ -77,9 +81,12 @@ class _ClipDataset(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor | VideoError:
         clip = self._clips[index]
-        return _decode(self._videos[clip.segment.video_id], [clip], self._look)[0]
+        try:
+            return _decode(self._videos[clip.segment.video_id], [clip], self._look)[0]
+        except VideoError as error:
+            return error
 
 
 class ClipTask:
@@ -194,7 +201,10 @@ class ClipTask:
             batch_size=None,
             num_workers=self._settings.workers,
         )
-        return iter(loader)
+        for item in loader:
+            if isinstance(item, VideoError):
+                raise item
+            yield item
 
     def _decode_all(
         self, segments: Sequence[Segment], views: int, look: _Look

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.inference import resolve_device
 from heads.checkpoint import load_head, read_checkpoint
 from heads.evaluation import score_table, write_evaluation
 from heads.metrics import Metrics, action_prior
@@ -57,6 +58,7 @@ def train_run(
         RunFolderError: the folder is taken.
     """
     config = experiment.config
+    resolve_device(config.device)
     inputs = _head_inputs(experiment)
     with _aligned_rows(experiment) as reader:
         tables = {}
@@ -105,6 +107,7 @@ def evaluate_run(
         ValueError: the head does not fit the store or the classes.
     """
     config, dataset = experiment.config, experiment.dataset
+    resolve_device(config.device)
     with _aligned_rows(experiment) as reader:
         samples, skipped = _samples(
             experiment, reader, dataset.split(split), split, skip_missing=skip_missing

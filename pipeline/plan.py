@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from extractors.base import OutputSpec
+from extractors.base import ClipExtractor, FrameExtractor, OutputSpec
+from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment
 from pipeline.rows import DerivedRow, VideoRow
-from pipeline.stages import STAGE_NAMES, Stage
+from pipeline.stages import STAGE_NAMES, Stage, VideoStage
 from pipeline.unit import Unit, VideoWork
 from stores.base import ArraySpec, Failure, FeatureStore, MissingGenerationError, Store
 
 __all__ = [
     "StagePlan",
+    "create",
     "group_by_video",
     "make_units",
     "open_generation",
@@ -71,7 +73,7 @@ class StagePlan(Generic[AnyRow]):
 
     @property
     def row_nbytes(self) -> int:
-        """Bytes of one row, uncompressed."""
+        """Bytes of one row."""
         return sum(spec.row_nbytes for spec in self.specs.values())
 
 
@@ -84,14 +86,14 @@ def plan_videos(
     that do not fit are found out here.
 
     Raises:
-        ValueError, OSError: weights that do not fit, or cannot be read.
+        ConfigError: weights that do not fit, or cannot be read.
     """
     plans = {}
     for name, stage in experiment.video_stages.items():
         if name in stages:
             rows = stage.rows(experiment.clips, experiment.identities)
             generation = open_generation(store, stage)
-            specs = generation.specs if generation else row_specs(stage.create("cpu").outputs)
+            specs = generation.specs if generation else row_specs(create(stage, "cpu").outputs)
             plans[name] = _plan(stage, rows, generation, specs, retry_failed)
     return plans
 
@@ -110,6 +112,18 @@ def plan_all(experiment: Experiment, store: Store | None) -> list[StagePlan[Any]
     plans = plan_videos(experiment, store, STAGE_NAMES, retry_failed=False)
     specs = {name: plan.specs for name, plan in plans.items()}
     return [*plans.values(), plan_aligned(experiment, store, specs)]
+
+
+def create(stage: VideoStage, device: str) -> ClipExtractor | FrameExtractor:
+    """Build a stage's network.
+
+    Raises:
+        ConfigError: its weights do not fit or cannot be read; names the stage's section.
+    """
+    try:
+        return stage.create(device)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"stages.{stage.name}: {error}") from error
 
 
 def row_specs(outputs: Mapping[str, OutputSpec]) -> dict[str, ArraySpec]:

@@ -20,6 +20,7 @@ from pipeline.config_file import dump_config
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.plan import (
     StagePlan,
+    create,
     group_by_video,
     make_units,
     open_generation,
@@ -43,7 +44,7 @@ class Reporter(Protocol):
         """A stage begins, with so many rows to make."""
 
     def advance(self, stage: str, rows: int) -> None:
-        """So many more rows are settled: stored, or failed."""
+        """So many more rows are computed, or failed."""
 
 
 @dataclass
@@ -136,14 +137,14 @@ def _run_videos(
             {name: works[name][1] for name in unit.first_shard},
             stop=stop,
         ):
-            receipts = [progress.receipt] if progress.receipt else []
-            generations[progress.stage].commit(receipts, progress.failures)
             report = reports[progress.stage]
-            stored = sum(len(receipt.slots) for receipt in receipts)
-            report.made += stored
-            report.nbytes += sum(receipt.nbytes for receipt in receipts)
-            report.failures += progress.failures
-            reporter.advance(progress.stage, stored + len(progress.failures))
+            if progress.receipt or progress.failures:
+                receipts = [progress.receipt] if progress.receipt else []
+                generations[progress.stage].commit(receipts, progress.failures)
+                report.made += sum(len(receipt.slots) for receipt in receipts)
+                report.nbytes += sum(receipt.nbytes for receipt in receipts)
+                report.failures += progress.failures
+            reporter.advance(progress.stage, progress.computed + len(progress.failures))
     for name in busy:
         reports[name].seconds = time.monotonic() - started
     return list(reports.values())
@@ -162,7 +163,7 @@ def _report(plan: StagePlan[Any]) -> StageReport:
 def _prepare(experiment: Experiment, store: Store, name: str) -> tuple[FeatureStore, StageWork]:
     """Build the network first: weights that do not fit must leave no generation behind."""
     stage = experiment.video_stages[name]
-    extractor = stage.create(experiment.config.device)
+    extractor = create(stage, experiment.config.device)
     generation = _create_generation(experiment, store, stage, row_specs(extractor.outputs))
     writer = generation.shard_writer()
     return generation, StageWork(stage, extractor, writer, generation.rows_per_shard)

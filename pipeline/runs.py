@@ -15,6 +15,7 @@ from stores.durable import replace_file
 __all__ = ["default_run_folder", "open_run_folder", "start_run_folder"]
 
 CONFIG_NAME = "config.yaml"
+LAST_NAME = "last.safetensors"
 
 
 def default_run_folder(config: ExperimentConfig) -> Path:
@@ -23,14 +24,14 @@ def default_run_folder(config: ExperimentConfig) -> Path:
 
 
 def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) -> None:
-    """Claim a folder for a training.
+    """Claim a folder for a training. One that ended before its first epoch may be claimed anew.
 
     Raises:
         RunFolderError: it holds another experiment, or one that is not to be resumed.
     """
     text = dump_config(config)
     file = folder / CONFIG_NAME
-    if file.exists():
+    if (folder / LAST_NAME).exists():
         if not resume:
             raise RunFolderError(
                 f"{folder}: holds a run already; add --resume to go on with it, or --run to "
@@ -44,7 +45,7 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
         return
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: got a file, expected a folder; choose another with --run")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not file.exists() and any(folder.iterdir()):
         raise RunFolderError(
             f"{folder}: not empty and not a run folder (no {CONFIG_NAME}); choose another folder"
         )

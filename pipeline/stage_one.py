@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from extractors.inference import resolve_device
 from pipeline.boxes import BoxFile
 from pipeline.config import ExperimentConfig
 from pipeline.config_data import VideosConfig
@@ -49,6 +50,7 @@ def run_finetune(
         RunFolderError: the folder is taken.
         VideoError: a video cannot be read.
     """
+    resolve_device(config.device)
     dataset, videos = load_dataset(config.data), videos_config(config.data)
     build = _objects if network == "objects" else _clips
     module, task, settings = build(config, network, dataset, videos)

@@ -50,10 +50,12 @@ class Unit:
 class Progress:
     """What a unit has done since it last said so, for one stage.
 
-    ``rows`` are stored and named by ``receipt``; ``failures`` are rows that cannot be made.
+    ``computed``: rows that went through the network and wait for their shard to be full;
+    ``receipt``: names rows that are on disk now; ``failures``: rows that cannot be made.
     """
 
     stage: str
+    computed: int = 0
     receipt: Receipt | None = None
     failures: Sequence[Failure] = ()
 
@@ -182,7 +184,7 @@ def _extract(work: StageWork) -> Iterator[Progress]:
     if not batch:
         return
     try:
-        work.done += _forward(work, batch)
+        rows = _forward(work, batch)
     except (ValueError, OverflowError) as error:
         if len(batch) == 1:
             failure = _failure(batch[0].request.row, error)
@@ -192,6 +194,9 @@ def _extract(work: StageWork) -> Iterator[Progress]:
         for item in batch:
             work.waiting = [item]
             yield from _extract(work)
+        return
+    work.done += rows
+    yield Progress(work.stage.name, computed=len(rows))
     yield from _write(work, only_full=True)
 
 

@@ -34,8 +34,16 @@ def test_an_empty_folder_may_be_there(tmp_path: Path, resume: bool) -> None:
     assert (tmp_path / "config.yaml").is_file()
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_without_an_epoch_holds_no_folder(tmp_path: Path, resume: bool) -> None:
+    start_run_folder(tmp_path, config_of("train.epochs=3"), resume=False)
+    start_run_folder(tmp_path, config_of("train.epochs=4"), resume=resume)
+    assert (tmp_path / "config.yaml").read_text() == dump_config(config_of("train.epochs=4"))
+
+
 def test_a_claimed_folder_is_taken(tmp_path: Path) -> None:
     start_run_folder(tmp_path, config_of(), resume=False)
+    (tmp_path / "last.safetensors").touch()
     (tmp_path / "log.csv").write_text("epoch\n1\n")
     with pytest.raises(RunFolderError, match="holds a run already; add --resume"):
         start_run_folder(tmp_path, config_of(), resume=False)
@@ -44,6 +52,7 @@ def test_a_claimed_folder_is_taken(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
     start_run_folder(tmp_path, config_of("train.epochs=3"), resume=True)
+    (tmp_path / "last.safetensors").touch()
     before = (tmp_path / "config.yaml").read_text()
     start_run_folder(tmp_path, config_of("train.epochs=3"), resume=True)
     with pytest.raises(RunFolderError, match="holds a run with other settings"):
