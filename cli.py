@@ -269,6 +269,13 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True, width=width)
 
 
+def _in_words(error: Exception) -> str:
+    """An error's text; the system's own errors as "file: reason" instead of a number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return str(error)
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """Errors that a person can mend become one message; SYMBIO_DEBUG=1 shows the traceback."""
@@ -287,7 +294,7 @@ def _errors() -> Iterator[None]:
     ) as error:
         if os.environ.get("SYMBIO_DEBUG"):
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {_in_words(error)}", err=True)
         sys.exit(EXIT_CANNOT)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

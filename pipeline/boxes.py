@@ -16,8 +16,9 @@ __all__ = ["BOX_COLUMNS", "BoxFile"]
 
 BOX_COLUMNS = ("video_id", "time_seconds", "x0", "y0", "x1", "y1", "score", "noun_class")
 
-# Boxes belong to a frame if their times agree to this: detectors print times rounded to ms.
-TIME_TOLERANCE_US = 2_000
+# The nearest boxed time counts as a frame's own if it is this near: half a frame at 20 fps, so that
+# boxes at the frames' own times meet the grid at every usual rate.
+TIME_TOLERANCE_US = 25_000
 
 Times = npt.NDArray[np.int64]
 NO_BOXES = (np.empty(0, dtype=np.int64), np.empty((0, 7)))
@@ -57,9 +58,13 @@ class BoxFile:
     def at(self, video_id: str, time_us: int) -> GivenBoxes:
         """The boxes of one frame, in file order; none is a frame without objects."""
         times, rows = self._boxes.get(video_id, NO_BOXES)
-        low, high = np.searchsorted(
-            times, (time_us - TIME_TOLERANCE_US, time_us + TIME_TOLERANCE_US + 1)
-        )
+        low, high = 0, 0
+        if len(times):
+            after = min(int(np.searchsorted(times, time_us)), len(times) - 1)
+            before = max(after - 1, 0)
+            near = min((times[before], times[after]), key=lambda t: abs(int(t) - time_us))
+            if abs(int(near) - time_us) <= TIME_TOLERANCE_US:
+                low, high = np.searchsorted(times, (near, near + 1))
         chosen = rows[low:high]
         return GivenBoxes(
             boxes_xyxy_px=chosen[:, 1:5].astype(np.float32),

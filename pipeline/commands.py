@@ -12,15 +12,23 @@ from types import FrameType
 from typing import Any, Literal, cast, get_args
 
 from rich.console import Console
+from rich.text import Text
 
 from heads.metrics import Metrics
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
-from pipeline.console import ProgressReporter, format_nbytes, plan_table, print_run, table
+from pipeline.console import (
+    ProgressReporter,
+    format_nbytes,
+    plan_table,
+    print_missing,
+    print_run,
+    table,
+)
 from pipeline.experiment import Experiment, resolve
 from pipeline.finetune import FinetuneEpoch
 from pipeline.heads_on_store import Evaluated, evaluate_run, train_run
-from pipeline.plan import plan_all
+from pipeline.plan import plan_all, without_absent
 from pipeline.run import RunReport, run_experiment
 from pipeline.runs import default_run_folder, open_run_folder
 from pipeline.stage_one import Network, default_finetune_folder, run_finetune
@@ -41,8 +49,12 @@ def show_plan(config: ExperimentConfig, console: Console, *, rehash: bool) -> No
     """Print rows and bytes that a run would make, and why."""
     experiment = resolve(config, rehash=rehash)
     with _open_if_there(config.store.path) as store:
-        console.print(plan_table(plan_all(experiment, store)))
-    _print_missing(experiment, console)
+        plans = plan_all(experiment, store)
+        console.print(plan_table(plans))
+    videos = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
+    _, gone = without_absent(experiment, videos)
+    print_missing(console, [*experiment.missing_videos, *gone])
+    _print_boxless(experiment, console)
 
 
 def run_stages(
@@ -61,6 +73,7 @@ def run_stages(
             experiment, stages=stages, retry_failed=retry_failed, reporter=reporter, stop=stop
         )
     print_run(console, report, quiet=quiet)
+    _print_boxless(experiment, console)
     return report
 
 
@@ -84,7 +97,7 @@ def show_status(config: ExperimentConfig, console: Console) -> None:
     if failures:
         named = dict.fromkeys(("stage", "clip", "error", "reason"), "left")
         console.print(table("Failures", named, failures))
-    _print_missing(experiment, console)
+    print_missing(console, experiment.missing_videos)
 
 
 def finetune_network(
@@ -237,9 +250,16 @@ def _open_if_there(path: Path) -> Any:
     return nothing if absent else open_store(path, mode="r")
 
 
-def _print_missing(experiment: Experiment, console: Console) -> None:
-    for missing in experiment.missing_videos:
-        console.print(f"missing video: {missing.reason} ({missing.num_clips:,} clips)", style="red")
+def _print_boxless(experiment: Experiment, console: Console) -> None:
+    """How many frames have no given boxes: a few are honest, many are a mistake in the file."""
+    stage = experiment.aligned.objects
+    if stage.boxes is None:
+        return
+    rows = stage.rows(experiment.clips, experiment.identities)
+    empty = sum(row.boxes is not None and not len(row.boxes.scores) for row in rows)
+    if empty:
+        line = f"{empty:,} of {len(rows):,} object frames have no boxes in {stage.boxes.path}"
+        console.print(Text(line, style="yellow"))
 
 
 def _shape(dims: Sequence[str], shape: Sequence[int]) -> str:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 __all__ = [
+    "NAME_PATTERN",
     "Count",
-    "Flag",
     "FloatType",
     "Natural",
     "NetworkConfig",
@@ -23,7 +23,7 @@ Count = Annotated[int, Strict(), Field(ge=1)]
 Natural = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
-Flag = Annotated[bool, Strict()]
+NAME_PATTERN = r"^[a-z][a-z0-9_:.]*$"
 FloatType = Literal["float16", "float32"]
 
 
@@ -56,7 +56,7 @@ class NetworkConfig(BaseModel):
     """``name`` of a registered extractor; every other key is an option of it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_:.]*$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
 
     @property
     def options(self) -> dict[str, Any]:

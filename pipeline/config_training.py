@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config_base import (
+    NAME_PATTERN,
     Count,
     Natural,
     NetworkConfig,
@@ -29,6 +30,8 @@ __all__ = [
 
 class HeadConfig(NetworkConfig):
     """Which head, and its options."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = "saoa"
 
 
 class StageOneSection(WeightedConfig):

@@ -23,10 +23,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.experiment import MissingVideo
 from pipeline.plan import StagePlan
 from pipeline.run import RunReport
 
-__all__ = ["ProgressReporter", "format_nbytes", "plan_table", "print_run", "table"]
+__all__ = ["ProgressReporter", "format_nbytes", "plan_table", "print_missing", "print_run", "table"]
 
 MAX_FAILURES_SHOWN = 20
 
@@ -108,12 +109,21 @@ def plan_table(plans: Sequence[StagePlan[Any]]) -> Table:
     return table("Plan", {**columns, "why": "left"}, rows)
 
 
+def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
+    """Videos that are not there, and how much waits for them."""
+    for missing in videos:
+        line = f"missing video: {missing.reason} ({missing.count:,} {missing.unit})"
+        console.print(Text(line, style="red"))
+
+
 def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
     """The summary of a run, and what went wrong."""
     if not quiet:
         console.print(_run_table(report))
     for missing in report.missing_videos:
-        console.print(f"missing video: {missing.reason} ({missing.num_clips:,} clips)", style="red")
+        console.print(
+            f"missing video: {missing.reason} ({missing.count:,} {missing.unit})", style="red"
+        )
     failures = [(stage.stage, failure) for stage in report.stages for failure in stage.failures]
     reasons = Counter((stage, f.video_id, f.error_class, f.message) for stage, f in failures)
     for (stage, video_id, kind, message), count in list(reasons.items())[:MAX_FAILURES_SHOWN]:

@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.experiment import Experiment, resolve
 from pipeline.heads_on_store import evaluate_run, train_run
 from pipeline.runs import default_run_folder
-from pipeline.stage_one import NETWORKS, default_finetune_folder
+from pipeline.stage_one import NETWORKS
 from pipeline.stages import STAGE_NAMES
 
 __all__ = ["DEMO_CONFIG", "run_demo"]
@@ -46,8 +46,7 @@ def run_demo(folder: Path, *, seeds: Sequence[int], console: Console) -> None:
     console.print(f"{train} training and {val} validation segments in {folder / 'kitchen'}")
     console.rule("2  stage one: VerbNet, NounNet and the object network")
     for network in NETWORKS:
-        checkpoint = default_finetune_folder(config, network) / "checkpoint.safetensors"
-        finetune_network(config, network, None, console, resume=checkpoint.exists(), quiet=False)
+        finetune_network(config, network, None, console, resume=True, quiet=False)
     console.rule("3  extract features")
     report = run_stages(
         config, console, stages=STAGE_NAMES, retry_failed=True, rehash=False, quiet=False
@@ -60,6 +59,7 @@ def run_demo(folder: Path, *, seeds: Sequence[int], console: Console) -> None:
     _print_table(
         results, num_classes=(len(dataset.verb_names), len(dataset.noun_names)), console=console
     )
+    console.print("epochs were chosen on these same segments, for both heads alike")
     for name, path in (
         ("videos, annotations, boxes", folder / "kitchen"),
         ("features (standard Zarr)", config.store.path),

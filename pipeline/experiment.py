@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.video import reader_identity
+from heads.registry import list_heads
 from pipeline.boxes import BoxFile
 from pipeline.clips import Clip, make_clips
 from pipeline.config import ExperimentConfig
@@ -34,7 +35,8 @@ class MissingVideo:
 
     video: Video
     reason: str
-    num_clips: int
+    count: int
+    unit: str = "clips"
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
         AnnotationError: labels or boxes are not valid.
         ConfigError: weights or boxes are absent, or a network does not take its options.
     """
+    _check_head(config)
     memo = IdentityMemo(config.store.path / MEMO_NAME, rehash=rehash)
     dataset, where = load_dataset(config.data), videos_config(config.data)
     aligned = _stages(config, where, memo)  # before hours of hashing: weights that are not there
     clips = make_clips(dataset.segments, train_views=config.views.train, seed=config.views.seed)
     videos = _locate(dataset, where)
+    _check_boxes(aligned.objects.boxes, dataset)
     identities, reasons = _identify(videos, memo)
     num_clips = Counter(clip.segment.video_id for clip in clips)
     return Experiment(
@@ -91,6 +95,27 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
         aligned=aligned,
         memo=memo,
     )
+
+
+def _check_boxes(boxes: BoxFile | None, dataset: Dataset) -> None:
+    """A boxes file that does not know a video is another spelling more often than an empty room."""
+    if boxes is None:
+        return
+    without = sorted({s.video_id for s in dataset.segments} - set(boxes.video_ids()))
+    if without:
+        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+        raise AnnotationError(
+            f"{boxes.path}: got no line for {len(without):,} labelled videos ({shown}), expected "
+            "boxes for every video; check how the ids are spelt"
+        )
+
+
+def _check_head(config: ExperimentConfig) -> None:
+    """A head that does not exist is found out before days of extraction, not after."""
+    if config.head.name not in list_heads():
+        raise ConfigError(
+            f"head.name: got {config.head.name!r}, expected one of {', '.join(list_heads())}"
+        )
 
 
 def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:

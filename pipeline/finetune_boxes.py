@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from extractors.base import GivenBoxes
-from extractors.given_boxes import BoxClassifier, GivenBoxesExtractor
+from extractors.given_boxes import BoxClassifier, GivenBoxesExtractor, select_boxes
 from extractors.registry import parse_options
 from extractors.weights import create_network
 from pipeline.boxes import BoxFile
@@ -22,6 +22,7 @@ from pipeline.config_stages import ObjectsConfig
 from pipeline.config_training import BoxFinetuneConfig
 from pipeline.errors import AnnotationError, ConfigError
 from pipeline.finetune import Batch
+from pipeline.promises import check_length
 from pipeline.segments import Dataset, Segment
 from pipeline.videos import Video, locate_video
 
@@ -119,9 +120,11 @@ class BoxTask:
             return []
         spread = np.linspace(0, len(times) - 1, min(len(times), self._settings.frames_per_video))
         chosen = times[np.unique(spread.round().astype(np.int64))]
-        given = [self._checked(video, int(time)) for time in chosen]
         with video.open() as reader:
-            indices, _ = reader.index_at(chosen / 1e6)
+            check_length(video, reader)
+            indices, outside = reader.index_at(chosen / 1e6)
+            # Boxes after the last frame have no picture to be learnt from.
+            indices, chosen = indices[~outside], chosen[~outside]
             frames = {
                 index: torch.from_numpy(frame) for index, frame in reader.frames(np.unique(indices))
             }
@@ -131,9 +134,13 @@ class BoxTask:
                 "finetune.objects: the frames exceed cache_mib "
                 f"{self._settings.cache_mib:,}; lower frames_per_video or raise cache_mib"
             )
-        return [(frames[int(index)], boxes) for index, boxes in zip(indices, given, strict=True)]
+        pairs = zip(indices, chosen, strict=True)
+        return [
+            (frames[int(index)], self._checked(video, int(time), frames[int(index)]))
+            for index, time in pairs
+        ]
 
-    def _checked(self, video: Video, time_us: int) -> GivenBoxes:
+    def _checked(self, video: Video, time_us: int, frame: Tensor) -> GivenBoxes:
         given = self._boxes.at(video.video_id, time_us)
         wrong = given.classes[(given.classes < 0) | (given.classes >= self._num_classes)]
         if len(wrong):
@@ -141,4 +148,5 @@ class BoxTask:
                 f"{self._boxes.path}: got noun_class {wrong[0]} in video {video.video_id} at "
                 f"{time_us / 1e6:g} s, expected 0 to {self._num_classes - 1}"
             )
-        return given
+        where = f"video {video.video_id} at {time_us / 1e6:g} s"
+        return select_boxes(given, frame.numpy(), len(given.scores), label=where)

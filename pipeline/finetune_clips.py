@@ -29,6 +29,7 @@ from pipeline.config_training import ClipFinetuneConfig
 from pipeline.decode_pass import FrameRequest, decode_pass
 from pipeline.errors import ConfigError
 from pipeline.finetune import Batch
+from pipeline.promises import check_length, check_segment
 from pipeline.rows import VideoRow
 from pipeline.segments import Dataset as Segments
 from pipeline.segments import Segment
@@ -127,6 +128,9 @@ class ClipTask:
         self._cached_val: list[Tensor] | None = None
         if settings.cached_views:
             self._check_cache(stage.clip.frames)
+        # Before the first epoch, and before workers that inherit what opening a file found out.
+        for video in self._videos.values():
+            video.open().close()
 
     def train_batches(self, epoch: int) -> Iterable[Batch]:
         """Shuffled batches of randomly scaled and cropped clips."""
@@ -237,6 +241,9 @@ class ClipTask:
 def _decode(video: Video, clips: Sequence[Clip], look: _Look) -> list[Tensor]:
     """Clips of one video in their order, each (T, side, side, 3) uint8."""
     with video.open() as reader:
+        check_length(video, reader)
+        for clip in clips:
+            check_segment(video, reader, clip.segment.start_seconds, clip.segment.stop_seconds)
         requests = [
             FrameRequest("clip", _row(clip, position, look.clip), look.side_px)
             for position, clip in enumerate(clips)

@@ -19,7 +19,7 @@ from heads.settings import TrainSettings
 from heads.table import FeatureTable, Sample
 from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
-from pipeline.errors import ConfigError, RowsMissing
+from pipeline.errors import ConfigError, RowsMissing, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.plan import open_generation
 from pipeline.runs import start_run_folder
@@ -100,14 +100,16 @@ def train_run(
 def evaluate_run(
     experiment: Experiment, run_folder: Path, *, split: str, skip_missing: bool
 ) -> Evaluated:
-    """Score one split with a run's head; writes ``scores.npz`` and ``metrics.json`` beside it.
+    """Score one split with a run's head; writes ``scores.npz`` and ``metrics.json``.
 
     Raises:
         RowsMissing: rows are not there, or the split has no segments.
+        RunFolderError: the head was trained on other features.
         ValueError: the head does not fit the store or the classes.
     """
     config, dataset = experiment.config, experiment.dataset
     resolve_device(config.device)
+    _check_same_features(experiment, run_folder)
     with _aligned_rows(experiment) as reader:
         samples, skipped = _samples(
             experiment, reader, dataset.split(split), split, skip_missing=skip_missing
@@ -140,8 +142,22 @@ def evaluate_run(
         "skipped_segments": skipped,
         **_provenance(experiment),
     }
-    write_evaluation(run_folder, scores, metrics, details=details)
+    # The config's split has the plain names; a look at another one leaves them as they are.
+    folder = run_folder if split == config.evaluate.split else run_folder / split
+    write_evaluation(folder, scores, metrics, details=details)
     return Evaluated(split, metrics, skipped)
+
+
+def _check_same_features(experiment: Experiment, run_folder: Path) -> None:
+    """Refuse features other than those the head was trained on."""
+    trained = read_checkpoint(run_folder / "head.safetensors").provenance.get("stages", {})
+    now = {name: stage.key for name, stage in experiment.stages.items()}
+    differ = [name for name in now if trained.get(name) != now[name]]
+    if differ:
+        raise RunFolderError(
+            f"{run_folder}: this head was trained on other features: stage {', '.join(differ)} has "
+            "another key now, so its weights, boxes or versions have changed since; train it again"
+        )
 
 
 def _head_inputs(experiment: Experiment) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from extractors.base import ClipExtractor, FrameExtractor, OutputSpec
 from pipeline.errors import ConfigError
-from pipeline.experiment import Experiment
+from pipeline.experiment import Experiment, MissingVideo
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stages import STAGE_NAMES, Stage, VideoStage
 from pipeline.unit import Unit, VideoWork
@@ -24,6 +25,7 @@ __all__ = [
     "plan_all",
     "plan_videos",
     "row_specs",
+    "without_absent",
 ]
 
 # Full shards per unit of the stage that decides its length.
@@ -69,7 +71,7 @@ class StagePlan(Generic[AnyRow]):
         if self.generation is None:
             return "first run with these settings"
         videos = len({_video_of(row) for row in self.todo})
-        return f"{len(self.todo):,} rows of {videos:,} videos are missing"
+        return f"{len(self.todo):,} rows of {videos:,} video{'s' * (videos > 1)} missing"
 
     @property
     def row_nbytes(self) -> int:
@@ -155,6 +157,27 @@ def _plan(
     failed = {failure.row_key for failure in failures}
     todo = [row for row in rows if row.key in missing and row.key not in failed]
     return StagePlan(stage, len(rows), todo, failures, generation, specs)
+
+
+def without_absent(
+    experiment: Experiment, plans: Mapping[str, StagePlan[VideoRow]]
+) -> tuple[dict[str, StagePlan[VideoRow]], list[MissingVideo]]:
+    """Plans without rows of videos that are known from before but gone now, and those videos.
+
+    A disk that is not mounted is no reason to call rows failed.
+    """
+    wanted = Counter(row.video_id for plan in plans.values() for row in plan.todo)
+    gone = {video_id for video_id in wanted if not experiment.videos[video_id].path.exists()}
+    kept = {
+        name: replace(plan, todo=[row for row in plan.todo if row.video_id not in gone])
+        for name, plan in plans.items()
+    }
+    missing = [
+        MissingVideo(video, f"{video.path}: not there any more", wanted[video_id], "rows")
+        for video_id, video in experiment.videos.items()
+        if video_id in gone
+    ]
+    return kept, missing
 
 
 def make_units(

@@ -27,6 +27,7 @@ from pipeline.plan import (
     plan_aligned,
     plan_videos,
     row_specs,
+    without_absent,
 )
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stages import Stage
@@ -104,12 +105,13 @@ def run_experiment(
     config = experiment.config
     with open_store(config.store.path, mode="a") as store:
         experiment.memo.save()
-        plans = plan_videos(experiment, store, stages, retry_failed=retry_failed)
+        planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
+        plans, gone = without_absent(experiment, planned)
         reports = _run_videos(experiment, store, plans, reporter, stop)
         if experiment.aligned.name in stages:
             reports.append(_run_aligned(experiment, store, reporter, stop))
         experiment.memo.save()
-    return RunReport(reports, experiment.missing_videos, stop.is_set())
+    return RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
 
 
 def _run_videos(

@@ -14,6 +14,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -152,9 +153,19 @@ def _render_missing(kitchen: ToyKitchen, videos: Sequence[ToyVideo], num_workers
         return
     # Spawned, not forked: the caller may well have threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context) as pool:
+    # Ctrl-C reaches the whole group: workers leave it to the parent, which gives up what waits.
+    pool = ProcessPoolExecutor(
+        min(num_workers, len(jobs)), mp_context=context, initializer=_ignore_interrupts
+    )
+    try:
         for done in [pool.submit(_render_video, *job) for job in jobs]:
             done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render_video(path: Path, scene: Scene, num_frames: int) -> None:

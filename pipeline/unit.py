@@ -15,19 +15,16 @@ import numpy as np
 import torch
 
 from extractors.base import ClipExtractor, FrameExtractor
-from extractors.video import VideoError, VideoReader
+from extractors.video import TruncatedVideo, VideoError, VideoReader
 from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
 from pipeline.prefetch import prefetch
+from pipeline.promises import check_length, check_segment
 from pipeline.rows import VideoRow
 from pipeline.stages import VideoStage
 from pipeline.videos import Video
 from stores.base import Failure, Receipt, Row, ShardWriter
 
 __all__ = ["Progress", "StageWork", "Unit", "VideoWork", "run_unit"]
-
-# How far a video may end before its annotations say: a second, or a hundredth of its length.
-PROMISE_TOLERANCE_SECONDS = 1.0
-PROMISE_TOLERANCE_FRACTION = 0.01
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def _decode_video(
 ) -> Iterator[DecodedRow | Progress]:
     video = work.video
     with video.open() as opened:
-        _check_promise(video, opened)
+        check_length(video, opened)
         requests = []
         for name, rows in work.rows.items():
             broken = {row.key: _outside(row, opened, video) for row in rows}
@@ -144,38 +141,13 @@ def _decode_video(
         yield from decode_pass(opened, requests)
 
 
-def _check_promise(video: Video, opened: VideoReader) -> None:
-    promised = video.promised_seconds
-    if promised is None or video.may_be_short:
-        return
-    tolerance = max(PROMISE_TOLERANCE_SECONDS, PROMISE_TOLERANCE_FRACTION * promised)
-    if opened.duration_seconds < promised - tolerance:
-        raise TruncatedAgainstAnnotations(
-            f"{video.path}: got {opened.duration_seconds:.2f} s of video, expected "
-            f"{promised:.2f} s as its annotations say; download it again, or set "
-            "data.videos.truncated: clamp to use what is there"
-        )
-
-
-class TruncatedAgainstAnnotations(VideoError):
-    """A video ends before its annotations say it does."""
-
-
-def _outside(row: VideoRow, opened: VideoReader, video: Video) -> VideoError | None:
+def _outside(row: VideoRow, opened: VideoReader, video: Video) -> TruncatedVideo | None:
     """Why a row's labelled stretch is not in the video, or None."""
-    length = opened.duration_seconds
-    beyond = (
-        row.needed_from_seconds >= length
-        if video.may_be_short
-        else row.needed_to_seconds > length + PROMISE_TOLERANCE_SECONDS
-    )
-    if not beyond:
-        return None
-    return TruncatedAgainstAnnotations(
-        f"{opened.path}: got {length:.2f} s of video, expected a segment from "
-        f"{row.needed_from_seconds:.2f} to {row.needed_to_seconds:.2f} s inside it; the video is "
-        "cut off, or the annotation belongs to another one"
-    )
+    try:
+        check_segment(video, opened, row.needed_from_seconds, row.needed_to_seconds)
+    except TruncatedVideo as error:
+        return error
+    return None
 
 
 def _extract(work: StageWork) -> Iterator[Progress]:

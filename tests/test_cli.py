@@ -141,7 +141,7 @@ def test_a_plan_says_why_rows_are_missing(finished: Path) -> None:
     done = symbio("plan", finished, "--set", "views.train=3")
     rows = table_rows(done.out, ["to do", "present"])
     assert (rows["verb"]["present"], rows["verb"]["to do"]) == ("6", "2")
-    assert "2 rows of 1 videos are missing" in done.out
+    assert "2 rows of 1 video missing" in done.out
     done = symbio("plan", finished, "--set", "stages.verb.clip.stride=1")
     rows = table_rows(done.out, ["to do", "present"])
     assert {stage: row["to do"] for stage, row in rows.items()} == {

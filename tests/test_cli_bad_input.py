@@ -460,3 +460,38 @@ def test_what_click_refuses() -> None:
         assert done.code == 2
         assert "Usage: " in done.err
     assert "expected e.g. 0,1,2" in symbio("demo", "--seeds", "a").err
+
+
+def test_a_head_is_not_scored_on_other_features(config: Path) -> None:
+    run = config.parent / "run"
+    assert symbio("run", config).code == 0
+    assert symbio("train", config, "--run", run).code == 0
+    # As if the checkpoint at the same path had been trained anew: other weights, another key.
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("weights_seed: 1", "weights_seed: 7"))
+    assert symbio("run", file).code == 0
+    message = cannot(symbio("evaluate", run))
+    assert "trained on other features: stage verb, aligned has another key" in message
+
+
+def test_another_split_leaves_the_results_as_they_are(config: Path) -> None:
+    run = config.parent / "run"
+    assert symbio("run", config).code == 0
+    assert symbio("train", config, "--run", run).code == 0
+    before = (run / "metrics.json").read_bytes()
+    assert symbio("evaluate", run, "--split", "train").code == 0
+    assert (run / "metrics.json").read_bytes() == before
+    assert (run / "train" / "metrics.json").is_file()
+
+
+def test_inverted_boxes_stop_a_finetune_with_video_and_time(config: Path) -> None:
+    boxes = config.parent / "boxes.csv"
+    boxes.write_text(boxes.read_text().replace(",4,4,30,30,", ",40,4,30,30,"))
+    message = cannot(symbio("finetune", config, "--net", "objects"))
+    assert "video kitchen_a at 0 s" in message
+    assert "inverted" in message
+
+
+def test_a_head_that_does_not_exist_is_found_out_by_plan(config: Path) -> None:
+    assert "head.name: got 'soa'" in cannot(symbio("plan", config, "--set", "head.name=soa"))
+    assert symbio("plan", config, "--set", "head.l2_rescale=true").code == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -248,18 +247,3 @@ def test_headings_do_not_skip_levels() -> None:
     for page in PAGES:
         levels = [len(marks) for marks in re.findall(r"^(#+) ", prose(page), re.M)]
         assert all(after <= before + 1 for before, after in pairwise(levels)), page
-
-
-def test_nothing_speaks_of_how_it_was_made() -> None:
-    listing = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True
-    )
-    if listing.returncode:
-        pytest.skip("not a git checkout: no list of the project's own files")
-    # Put together here, so that this file does not hold them.
-    words = ("sub" + "agent", "/wo" + "rk/", "iss" + r"ue #?\d", "wo" + "rkplace")
-    pattern = re.compile("|".join(words).encode(), re.IGNORECASE)
-    for name in filter(None, listing.stdout.decode().split("\0")):
-        path = ROOT / name
-        found = pattern.search(path.read_bytes()) if path.is_file() else None
-        assert not found, f"{name}: {found and found[0]!r}"

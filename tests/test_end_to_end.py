@@ -26,6 +26,7 @@ from video_files import write_video
 
 from extractors.clip_network import ClipNetwork
 from extractors.given_boxes import GivenBoxesExtractor
+from pipeline.errors import AnnotationError
 from pipeline.experiment import resolve
 from pipeline.run import RunReport, run_experiment
 from pipeline.stages import STAGE_NAMES
@@ -345,7 +346,7 @@ def test_a_missing_video_is_named_and_the_others_finish(tmp_path: Path) -> None:
     report = run(tmp_path)
     assert made(report) == {"verb": 4, "noun": 4, "objects": 5, "aligned": 4}
     assert [missing.video.video_id for missing in report.missing_videos] == ["kitchen_b"]
-    assert report.missing_videos[0].num_clips == 2
+    assert report.missing_videos[0].count == 2
     assert not report.complete
 
 
@@ -380,3 +381,35 @@ def test_times_before_and_after_the_video_are_flagged(tmp_path: Path) -> None:
     folder = next((tmp_path / "store" / "verb").glob("*/rows.csv"))
     rows = {line.split(",")[4]: line for line in folder.read_text().splitlines()}
     assert {name: "clamped" in rows[name] for name in "emz"} == {"e": True, "m": False, "z": True}
+
+
+@pytest.mark.parametrize("truncated", ["refuse", "clamp"])
+def test_a_segment_wholly_after_the_video_fails(tmp_path: Path, truncated: str) -> None:
+    make_experiment(tmp_path)
+    late = ("late", "kitchen_a", 2.3, 2.9, 0, 0, "val")
+    write_labels(tmp_path / "labels.csv", [*SEGMENTS, late])
+    report = run(tmp_path, [f"data.videos.truncated={truncated}"])
+    failures = report.stages[0].failures
+    assert [failure.clip_id for failure in failures] == ["kitchen_a/late/0"]
+
+
+def test_a_video_that_vanished_is_missing_not_failed(tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    time.sleep(2.1)  # files that changed a moment ago are not remembered
+    run(tmp_path)
+    video = tmp_path / "videos" / "kitchen_b.mp4"
+    aside = video.rename(tmp_path / "aside.mp4")
+    report = run(tmp_path, ["stages.verb.weights_seed=9"])
+    assert [missing.video.video_id for missing in report.missing_videos] == ["kitchen_b"]
+    assert made(report) == {"verb": 4, "aligned": 4}
+    assert not any(stage.failures for stage in report.stages)
+    aside.rename(video)
+    assert made(run(tmp_path, ["stages.verb.weights_seed=9"])) == {"verb": 2, "aligned": 2}
+
+
+def test_boxes_of_another_spelling_are_refused(tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(boxes.read_text().replace("kitchen_a", "Kitchen_a"))
+    with pytest.raises(AnnotationError, match=r"no line for 1 labelled videos \(kitchen_a\)"):
+        run(tmp_path)

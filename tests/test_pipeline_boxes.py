@@ -59,17 +59,23 @@ def test_no_rows_mean_no_objects(tmp_path: Path) -> None:
     [
         ("0.333", 333_333, True),  # a third of a second, rounded to milliseconds
         ("0.667", 666_667, True),
-        ("0.5", 498_000, True),
-        ("0.5", 502_000, True),
-        ("0.5", 497_999, False),
-        ("0.5", 502_001, False),
-        ("0.5", 516_667, False),  # the next frame of 60 a second
+        ("0.5005", 500_000, True),  # a frame of 29.97 a second, seen from the half-second grid
+        ("0.5", 475_000, True),
+        ("0.5", 525_000, True),
+        ("0.5", 474_999, False),
+        ("0.5", 525_001, False),
         ("3600.0", 3_600_000_000, True),
     ],
 )
 def test_times_may_be_rounded(tmp_path: Path, written: str, time_us: int, is_found: bool) -> None:
     boxes = load(tmp_path, f"a,{written},1,2,3,4,0.75,3\n")
     assert len(boxes.at("a", time_us).scores) == int(is_found)
+
+
+def test_the_nearest_boxed_time_alone_gives_its_boxes(tmp_path: Path) -> None:
+    boxes = load(tmp_path, "a,0.49,1,2,3,4,0.75,3\na,0.505,5,6,7,8,0.5,1\na,0.505,5,6,9,9,0.4,2\n")
+    assert boxes.at("a", 500_000).classes.tolist() == [1, 2]
+    assert boxes.at("a", 490_000).classes.tolist() == [3]
 
 
 def test_videos_and_their_times(tmp_path: Path) -> None:
