@@ -59,7 +59,7 @@ def train_run(
     """
     config = experiment.config
     resolve_device(config.device)
-    inputs = _head_inputs(experiment)
+    inputs = head_class(config.head.name).inputs
     with _aligned_rows(experiment) as reader:
         tables = {}
         for split in ("train", "val"):
@@ -158,13 +158,6 @@ def _check_same_features(experiment: Experiment, run_folder: Path) -> None:
             f"{run_folder}: this head was trained on other features: stage {', '.join(differ)} has "
             "another key now, so its weights, boxes or versions have changed since; train it again"
         )
-
-
-def _head_inputs(experiment: Experiment) -> tuple[str, ...]:
-    try:
-        return head_class(experiment.config.head.name).inputs
-    except ValueError as error:
-        raise ConfigError(f"head.name: {error}") from error
 
 
 @contextmanager

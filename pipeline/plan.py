@@ -44,6 +44,7 @@ class StagePlan(Generic[AnyRow]):
         failures: of rows that failed before and are left alone unless they are retried.
         generation: what holds this stage's rows under its key; None before its first row.
         specs: outputs of one row.
+        absent: rows that wait for a video that is gone.
     """
 
     stage: Stage
@@ -52,6 +53,7 @@ class StagePlan(Generic[AnyRow]):
     failures: Sequence[Failure]
     generation: FeatureStore | None
     specs: Mapping[str, ArraySpec]
+    absent: int = 0
 
     @property
     def failed(self) -> int:
@@ -61,7 +63,7 @@ class StagePlan(Generic[AnyRow]):
     @property
     def present(self) -> int:
         """Rows that are stored."""
-        return self.wanted - len(self.todo) - self.failed
+        return self.wanted - len(self.todo) - self.failed - self.absent
 
     @property
     def reason(self) -> str:
@@ -168,10 +170,10 @@ def without_absent(
     """
     wanted = Counter(row.video_id for plan in plans.values() for row in plan.todo)
     gone = {video_id for video_id in wanted if not experiment.videos[video_id].path.exists()}
-    kept = {
-        name: replace(plan, todo=[row for row in plan.todo if row.video_id not in gone])
-        for name, plan in plans.items()
-    }
+    kept = {}
+    for name, plan in plans.items():
+        todo = [row for row in plan.todo if row.video_id not in gone]
+        kept[name] = replace(plan, todo=todo, absent=len(plan.todo) - len(todo))
     missing = [
         MissingVideo(video, f"{video.path}: not there any more", wanted[video_id], "rows")
         for video_id, video in experiment.videos.items()

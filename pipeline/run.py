@@ -110,7 +110,6 @@ def run_experiment(
         reports = _run_videos(experiment, store, plans, reporter, stop)
         if experiment.aligned.name in stages:
             reports.append(_run_aligned(experiment, store, reporter, stop))
-        experiment.memo.save()
     return RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
 
 

@@ -402,6 +402,7 @@ def test_a_video_that_vanished_is_missing_not_failed(tmp_path: Path) -> None:
     report = run(tmp_path, ["stages.verb.weights_seed=9"])
     assert [missing.video.video_id for missing in report.missing_videos] == ["kitchen_b"]
     assert made(report) == {"verb": 4, "aligned": 4}
+    assert report.stages[0].present == 0
     assert not any(stage.failures for stage in report.stages)
     aside.rename(video)
     assert made(run(tmp_path, ["stages.verb.weights_seed=9"])) == {"verb": 2, "aligned": 2}
