@@ -228,12 +228,14 @@ class Store(ABC):
         specs: Mapping[str, ArraySpec] | None = None,
         provenance: Mapping[str, Any] | None = None,
         shard_mib: float = 32,
+        compression: str = "none",
     ) -> FeatureStore:
         """Open the generation of `stage` under `key`, or create it where `specs` are given.
 
         Args:
             provenance: JSON values that say where the rows come from; kept when creating.
             shard_mib: size of a shard in MiB over all outputs together; used when creating.
+            compression: of single rows, "none" or "zstd"; used when creating.
 
         Raises:
             MissingGenerationError: it does not exist and `specs` is None.

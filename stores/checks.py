@@ -14,6 +14,7 @@ MAX_ROWS_PER_SHARD = 4096
 # values, read as unsigned integers the negative ones are: two maxima, no temporary array.
 _NOT_FINITE_BITS: dict[str, tuple[type[np.signedinteger[Any]], type[np.unsignedinteger[Any]], int]]
 _NOT_FINITE_BITS = {
+    "bfloat16": (np.int16, np.uint16, 0x7F80),
     "float16": (np.int16, np.uint16, 0x7C00),
     "float32": (np.int32, np.uint32, 0x7F80_0000),
     "float64": (np.int64, np.uint64, 0x7FF0_0000_0000_0000),
@@ -65,29 +66,43 @@ def check_finite(stage: str, output: str, row: Row) -> None:
 def _check_array(where: str, spec: ArraySpec, array: Any) -> None:
     if not isinstance(array, np.ndarray | np.generic):
         raise TypeError(f"{where}: got {type(array).__name__}, expected a numpy array")
-    if array.dtype != np.dtype(spec.dtype):
+    if array.dtype != spec.numpy_dtype:
         raise ValueError(f"{where}: got dtype {array.dtype}, expected {spec.dtype}; cast it first")
     if array.shape != spec.shape:
         raise ValueError(f"{where}: got shape {array.shape}, expected {spec.shape}")
 
 
-def allocate(
+def wanted_outputs(
     specs: Mapping[str, ArraySpec],
-    count: int,
     outputs: Iterable[str] | None,
     out: Mapping[str, NDArray[Any]] | None,
-) -> dict[str, NDArray[Any]]:
-    """Return one array of `count` rows per wanted output: those of `out`, checked, or new ones.
+) -> list[str]:
+    """Return which outputs a read is about: those named, those in `out`, or all.
 
     Raises:
-        ValueError: an unknown output, or an array of `out` that rows cannot be read into.
+        ValueError: an unknown output.
     """
     names = list(outputs if outputs is not None else specs if out is None else out)
-    arrays: dict[str, NDArray[Any]] = {}
     for name in names:
         if name not in specs:
             raise ValueError(f"got output {name!r}, expected one of {sorted(specs)}")
-        shape, dtype = (count, *specs[name].shape), np.dtype(specs[name].dtype)
+    return names
+
+
+def allocate(
+    specs: Mapping[str, ArraySpec],
+    count: int,
+    names: Iterable[str],
+    out: Mapping[str, NDArray[Any]] | None,
+) -> dict[str, NDArray[Any]]:
+    """Return one array of `count` rows per named output: those of `out`, checked, or new ones.
+
+    Raises:
+        ValueError: an array of `out` that rows cannot be read into.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in names:
+        shape, dtype = (count, *specs[name].shape), specs[name].numpy_dtype
         array = np.empty(shape, dtype) if out is None else out.get(name)
         if array is None:
             raise ValueError(f"got no array for output {name!r} in out, expected one")

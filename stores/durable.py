@@ -47,8 +47,11 @@ def make_folder(folder: Path) -> None:
         pass
 
 
-def create_file(folder: Path, name: str, blocks: Iterable[Block], nbytes: int) -> None:
+def create_file(folder: Path, name: str, blocks: Iterable[Block], nbytes: int) -> int:
     """Write a new file whole, on disk when this returns; never replace one.
+
+    Returns:
+        Its size in bytes.
 
     Args:
         nbytes: of all blocks, for the message when there is no room for them.
@@ -76,6 +79,7 @@ def create_file(folder: Path, name: str, blocks: Iterable[Block], nbytes: int) -
         except BaseException:
             os.unlink(name, dir_fd=parent)
             raise
+        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool) -> None:

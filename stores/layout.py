@@ -3,25 +3,26 @@
 <root>/<stage>/<first 12 digits of the key>/
     stage.json                  what this generation is; written once, last of all
     zarr.json  rows.csv         for people and programs that know nothing of this one
+    .quarantine/                shard files that nothing could be made of
+  Zarr:
     <output>/zarr.json          one array per output, one chunk per row
     <output>/c.<shard>.0.0…     rows [shard × rows_per_shard, …) of that output
-    .quarantine/                shard files that nothing could be made of
+  HDF5:
+    shard.<shard>.h5            the same rows of all outputs
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stores.compression import check_compression
 from stores.records import ArraySpec, check_key, check_name, check_specs
 
 STAGE_FILE = "stage.json"
 FORMAT_VERSION = 1
 KEY_DIGITS = 12
-
-_SHARD_FILE = re.compile(r"c\.(0|[1-9][0-9]{0,11})((?:\.0)*)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class GenerationLayout:
         path: folder of the generation.
         created: UTC time, ISO 8601.
         provenance: what the caller said about the origin of the rows.
+        format: name of the `ShardFormat`.
+        compression: of single rows, one of `COMPRESSIONS`.
     """
 
     path: Path
@@ -41,26 +44,8 @@ class GenerationLayout:
     rows_per_shard: int
     created: str
     provenance: Mapping[str, Any] = field(hash=False)
-
-    @property
-    def listing_output(self) -> str:
-        """The output whose shard files list the rows; the others repeat only a digest."""
-        return min(self.specs)
-
-    def shard_path(self, output: str, shard: int) -> Path:
-        """Return the file that holds a shard of an output."""
-        zeros = ".0" * len(self.specs[output].shape)
-        return self.path / output / f"c.{shard}{zeros}"
-
-    def shards_on_disk(self) -> dict[int, set[str]]:
-        """Return shard number → outputs that have a file for it."""
-        found: dict[int, set[str]] = {}
-        for output, spec in self.specs.items():
-            for path in (self.path / output).iterdir():
-                match = _SHARD_FILE.fullmatch(path.name)
-                if match and len(match[2]) == 2 * len(spec.shape):
-                    found.setdefault(int(match[1]), set()).add(output)
-        return found
+    format: str = "zarr"
+    compression: str = "none"
 
     def encode(self) -> bytes:
         """Return the text of stage.json."""
@@ -69,6 +54,8 @@ class GenerationLayout:
             "stage": self.stage,
             "key": self.key,
             "created": self.created,
+            "format": self.format,
+            "compression": self.compression,
             "rows_per_shard": self.rows_per_shard,
             "outputs": {name: spec.to_json() for name, spec in self.specs.items()},
             "provenance": self.provenance,
@@ -112,6 +99,8 @@ def read_layout(folder: Path) -> GenerationLayout:
             rows_per_shard=int(document["rows_per_shard"]),
             created=str(document["created"]),
             provenance=document["provenance"],
+            format=str(document.get("format", "zarr")),
+            compression=check_compression(document.get("compression", "none")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

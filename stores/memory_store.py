@@ -17,7 +17,7 @@ from stores.base import (
     MissingRowsError,
     Store,
 )
-from stores.checks import allocate, check_finite, check_rows, rows_per_shard
+from stores.checks import allocate, check_finite, check_rows, rows_per_shard, wanted_outputs
 from stores.layout import generation_folder
 from stores.records import (
     ArraySpec,
@@ -62,7 +62,7 @@ class MemoryGeneration(FeatureStore):
         missing = self.missing(keys)
         if missing:
             raise MissingRowsError(self.stage, missing)
-        arrays = allocate(self.specs, len(keys), outputs, out)
+        arrays = allocate(self.specs, len(keys), wanted_outputs(self.specs, outputs, out), out)
         for output, array in arrays.items():
             for position, key in enumerate(keys):
                 if not self._is_intact(key, output):
@@ -181,8 +181,9 @@ class MemoryStore(Store):
         specs: Mapping[str, ArraySpec] | None = None,
         provenance: Mapping[str, Any] | None = None,
         shard_mib: float = 32,
+        compression: str = "none",
     ) -> MemoryGeneration:
-        """See `Store.generation`; the provenance is not kept."""
+        """See `Store.generation`; neither provenance nor compression matter here."""
         folder = generation_folder(self.path, stage, key)
         generation = self._generations.get((stage, key))
         if generation is None:

@@ -14,17 +14,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 DTYPES = (
-    *("float16", "float32", "float64"),
+    *("bfloat16", "float16", "float32", "float64"),
     *("int8", "int16", "int32", "int64"),
     *("uint8", "uint16", "uint32", "uint64"),
 )
-RESERVED_ATTRIBUTES = frozenset({"units", "description", "stage", "key"})
+RESERVED_ATTRIBUTES = frozenset({"units", "description", "stage", "key", "bfloat16"})
 MAX_ID_BYTES = 255
 
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -96,9 +98,14 @@ class ArraySpec:
         object.__setattr__(self, "attributes", plain)
 
     @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """What arrays of this output are made of."""
+        return _BFLOAT16 if self.dtype == "bfloat16" else np.dtype(self.dtype)
+
+    @property
     def row_nbytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        """Bytes of one row, before compression."""
+        return math.prod(self.shape) * self.numpy_dtype.itemsize
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -220,8 +227,8 @@ class Receipt:
         shard: number of the shard within its generation.
         slots: slot in the shard → (row key, info).
         nbytes: size of the shard's files together.
-        checks: output → crc32c of what its file says about itself, so that a file which was
-            exchanged for another one is noticed.
+        checks: part of the shard, which is an output or all of them → crc32c of what its file says
+            about itself, so that a file which was exchanged for another one is noticed.
     """
 
     stage: str

@@ -15,15 +15,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from stores.documents import write_documents
 from stores.durable import make_folder, sweep_temps
+from stores.formats import shard_format
 from stores.layout import STAGE_FILE, GenerationLayout, read_layout
 from stores.manifest_db import SIDE_SUFFIXES, DamagedManifestError
 from stores.manifest_writer import ManifestWriter
 from stores.records import Receipt
 from stores.rows_csv import write_rows_csv
+from stores.shard_format import DamagedShardError, shards_on_disk
 from stores.shard_set import inspect_shard
-from stores.zarr_metadata import write_array_documents
-from stores.zarr_shard import DamagedShardError
 
 QUARANTINE = ".quarantine"
 
@@ -77,18 +78,19 @@ def _reconcile(root: Path, manifest: ManifestWriter) -> None:
 
 def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: ManifestWriter) -> None:
     stage, key = layout.stage, layout.key
-    for output in layout.specs:
-        make_folder(layout.path / output)
+    form = shard_format(layout.format)
+    for place in form.folders(layout):
+        make_folder(place)
     manifest.register(stage, key, str(layout.path.relative_to(root)), layout.created)
     index, known = manifest.load(stage, key, layout.rows_per_shard)
-    found = layout.shards_on_disk()
+    found = shards_on_disk(form, layout)
     unheard_of = sorted(found.keys() - known.keys())
     if unheard_of:
         manifest.reserve(stage, key, 0, at_least=max(found) + 1)
         receipts = [_adopt(layout, shard) for shard in unheard_of]
         manifest.commit(stage, key, [receipt for receipt in receipts if receipt is not None], [])
         index, _ = manifest.load(stage, key, layout.rows_per_shard)
-    write_array_documents(layout, index.end)
+    write_documents(layout, index.end)
     if not manifest.is_exported(stage, key):
         write_rows_csv(layout, manifest)
         manifest.mark_exported(stage, key)
@@ -116,11 +118,12 @@ def _adopt(layout: GenerationLayout, shard: int) -> Receipt | None:
 
 
 def _quarantine(layout: GenerationLayout, shard: int) -> None:
-    for output in layout.specs:
-        path = layout.shard_path(output, shard)
+    form = shard_format(layout.format)
+    for part in form.parts(layout):
+        path = form.path(layout, part, shard)
         if path.exists():
             make_folder(layout.path / QUARANTINE)
-            _move_free(path, layout.path / QUARANTINE / f"{output}.{path.name}")
+            _move_free(path, layout.path / QUARANTINE / f"{part}.{path.name}")
 
 
 def _put_aside(path: Path, suffixes: Iterable[str]) -> None:

@@ -1,17 +1,15 @@
-"""Store formats by name, and `open_store`, which is how everybody gets a store."""
+"""`open_store`, which is how everybody gets a store."""
 
-import importlib
 import os
 from pathlib import Path
 
 from stores.base import Store
+from stores.formats import DEFAULT_FORMAT, FORMATS, check_format
 from stores.marker import read_format
 
-FORMATS = {
-    "zarr": "stores.zarr_store:ZarrStore",
-}
+__all__ = ["FORMATS", "open_store"]
+
 MODES = ("r", "a")
-DEFAULT_FORMAT = "zarr"
 
 
 def open_store(
@@ -38,10 +36,7 @@ def open_store(
     if mode not in MODES:
         raise ValueError(f"got mode {mode!r}, expected one of {', '.join(MODES)}")
     root = Path(path)
-    name = format or read_format(root) or DEFAULT_FORMAT
-    if name not in FORMATS:
-        raise ValueError(f"got store format {name!r}, expected one of {', '.join(FORMATS)}")
-    module, attribute = FORMATS[name].split(":")
-    backend = getattr(importlib.import_module(module), attribute)
-    store: Store = backend(root, mode, verify_every_read=verify_every_read)
-    return store
+    name = check_format(format or read_format(root) or DEFAULT_FORMAT)
+    from stores.folder_store import FolderStore  # with SQLite, which not everybody needs
+
+    return FolderStore(root, mode, name, verify_every_read=verify_every_read)

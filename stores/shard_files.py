@@ -18,8 +18,11 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from stores.compression import decompress_into
+from stores.formats import shard_format
 from stores.layout import GenerationLayout
-from stores.zarr_shard import CRC_NBYTES, DamagedShardError, read_tail
+from stores.shard_format import CRC_NBYTES, ChunkTable, DamagedShardError
+from stores.shard_rows import read_stored
 
 MAX_OPEN_FILES = 128
 
@@ -42,10 +45,11 @@ class _OpenFile:
 class _ShardFile:
     """What is known about a file; stays when the descriptor is closed to make room."""
 
-    def __init__(self, path: Path, offsets: list[int]) -> None:
+    def __init__(self, path: Path, chunks: Mapping[str, ChunkTable]) -> None:
         self.path = path
-        self.offsets = offsets
-        self.checked = bytearray(len(offsets))  # 1 = the row's checksum was compared
+        self.chunks = chunks
+        # 1 = the row's checksum was compared
+        self.checked = {output: bytearray(len(table)) for output, table in chunks.items()}
 
 
 class ShardFiles:
@@ -58,6 +62,10 @@ class ShardFiles:
     def __init__(self, layout: GenerationLayout, *, verify_every_read: bool) -> None:
         self._layout = layout
         self._verify_every_read = verify_every_read
+        self._form = shard_format(layout.format)
+        self._parts = {
+            output: part for part, outputs in self._form.parts(layout).items() for output in outputs
+        }
         self._forget_files()
 
     def _forget_files(self) -> None:
@@ -67,11 +75,10 @@ class ShardFiles:
         self._open: OrderedDict[Path, _OpenFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_layout": self._layout, "_verify_every_read": self._verify_every_read}
+        return {"layout": self._layout, "verify_every_read": self._verify_every_read}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget_files()
+        self.__init__(**state)  # type: ignore[misc]
 
     def read(
         self,
@@ -84,17 +91,28 @@ class ShardFiles:
 
         Args:
             places: sorted by shard, so that each file is opened once.
-            checks: shard → output → crc32c of the footer that the manifest knows.
+            checks: shard → part → crc32c of the footer that the manifest knows.
 
         Raises:
             DamagedShardError: a file is gone, was exchanged, or holds a row that changed.
         """
         if os.getpid() != self._pid:
             self._forget_files()
+        read_rows = self._read_rows
+        if self._layout.compression != "none":
+            read_rows = self._read_compressed
         target = array.reshape(-1).view(np.uint8).data
         for shard, group in groupby(places, key=itemgetter(0)):
             file, opened = self._file(output, shard, checks)
-            self._read_rows(output, file, opened.descriptor, group, target)
+            read_rows(output, file, opened.descriptor, group, target)
+
+    def look_at(self, output: str, shard: int, checks: Mapping[int, Mapping[str, int]]) -> None:
+        """Check the end of a file, which vouches for the size of its rows.
+
+        Raises:
+            DamagedShardError: as in `read`.
+        """
+        self._file(output, shard, checks)
 
     def close(self) -> None:
         """Close all files; they open again when read from."""
@@ -109,40 +127,69 @@ class ShardFiles:
         target: memoryview,
     ) -> None:
         size = self._layout.specs[output].row_nbytes
-        offsets, checked, always = file.offsets, file.checked, self._verify_every_read
+        table, checked, always = file.chunks[output], file.checked[output], self._verify_every_read
+        offsets, checks, count = table.offsets, table.checks, len(table)
         tail = bytearray(CRC_NBYTES)
         preadv = os.preadv
         for _, slot, position in places:
-            if slot >= len(offsets):
+            if slot >= count:
                 raise DamagedShardError(file.path, "it holds no row in a slot in use", [slot])
             row = target[position * size : (position + 1) * size]
             if checked[slot] and not always:
-                got = preadv(descriptor, (row,), offsets[slot]) + CRC_NBYTES
+                got = preadv(descriptor, (row,), offsets[slot])
             else:
-                got = preadv(descriptor, (row, tail), offsets[slot])
-                if crc32c(row) != int.from_bytes(tail, "little"):
+                if checks is None:
+                    got = preadv(descriptor, (row, tail), offsets[slot]) - CRC_NBYTES
+                    expected = int.from_bytes(tail, "little")
+                else:
+                    got = preadv(descriptor, (row,), offsets[slot])
+                    expected = checks[slot]
+                if crc32c(row) != expected:
                     raise DamagedShardError(file.path, "the checksum does not match", [slot])
                 checked[slot] = 1
-            if got != size + CRC_NBYTES:
+            if got != size:
                 raise DamagedShardError(file.path, "the file ends too early", [slot])
+
+    def _read_compressed(
+        self,
+        output: str,
+        file: _ShardFile,
+        descriptor: int,
+        places: Iterator[Place],
+        target: memoryview,
+    ) -> None:
+        # The checksum is cheap beside the decompression, so it is compared each time.
+        size = self._layout.specs[output].row_nbytes
+        table = file.chunks[output]
+        for _, slot, position in places:
+            if slot >= len(table):
+                raise DamagedShardError(file.path, "it holds no row in a slot in use", [slot])
+            values = read_stored(descriptor, table, slot)
+            if values is None:
+                raise DamagedShardError(file.path, "the checksum does not match", [slot])
+            try:
+                decompress_into(values, target[position * size : (position + 1) * size])
+            except ValueError as error:
+                raise DamagedShardError(file.path, str(error), [slot]) from error
 
     def _file(
         self, output: str, shard: int, checks: Mapping[int, Mapping[str, int]]
     ) -> tuple[_ShardFile, _OpenFile]:
         with self._lock:
-            path = self._layout.shard_path(output, shard)
+            part = self._parts[output]
+            path = self._form.path(self._layout, part, shard)
             opened = self._open.get(path)
             if opened is None:
                 opened = self._open[path] = self._open_file(path)
                 if len(self._open) > MAX_OPEN_FILES:
                     self._open.popitem(last=False)
             self._open.move_to_end(path)
-            known = self._known.get((output, shard))
+            known = self._known.get((part, shard))
             if known is None:
-                tail = read_tail(self._layout, output, path, opened.descriptor)
-                if tail.footer_crc != checks[shard][output]:
+                tail = self._form.read_tail(self._layout, part, path, opened.descriptor)
+                if tail.footer_crc != checks[shard][part]:
                     raise DamagedShardError(path, "it is not the file that was committed")
-                known = self._known[output, shard] = _ShardFile(path, tail.offsets)
+                known = self._known[part, shard] = _ShardFile(path, tail.chunks)
             return known, opened
 
     @staticmethod

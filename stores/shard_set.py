@@ -8,27 +8,22 @@ from pathlib import Path
 
 from stores.checks import check_rows
 from stores.durable import create_file
+from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.records import Receipt, Row
-from stores.zarr_shard import (
-    DamagedShardError,
-    RowList,
-    damaged_slots,
-    decode_rows,
-    encode_shard,
-    read_footer,
-    read_tail,
-)
+from stores.shard_footer import RowList, decode_rows, read_footer
+from stores.shard_format import DamagedShardError
+from stores.shard_rows import damaged_slots
 
 
 @dataclass(frozen=True)
-class ZarrShardWriter:
+class ShardSetWriter:
     """Writes shards of one generation; needs its folder, not the manifest, and can be pickled."""
 
     layout: GenerationLayout
 
     def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
-        """Write one file per output, each synced before it gets its name.
+        """Write one file per part, each synced before it gets its name.
 
         Raises:
             ValueError, TypeError: rows that do not fit; none of the files stay.
@@ -36,18 +31,18 @@ class ZarrShardWriter:
             OSError: a file could not be written; the shard is given up, none of the files stay.
         """
         layout = self.layout
+        form = shard_format(layout.format)
         check_rows(layout.stage, layout.specs, layout.rows_per_shard, rows)
         checks: dict[str, int] = {}
         written: list[Path] = []
         nbytes = 0
         try:
-            for output in layout.specs:
-                path = layout.shard_path(output, shard)
-                content = encode_shard(layout, output, shard, rows)
-                create_file(path.parent, path.name, content.blocks, content.nbytes)
+            for part in form.parts(layout):
+                path = form.path(layout, part, shard)
+                content = form.encode(layout, part, shard, rows)
+                nbytes += create_file(path.parent, path.name, content.blocks, content.nbytes)
                 written.append(path)
-                checks[output] = content.footer_crc
-                nbytes += content.nbytes
+                checks[part] = content.footer_crc
         except BaseException:
             for path in written:
                 path.unlink(missing_ok=True)
@@ -84,18 +79,18 @@ def inspect_shard(layout: GenerationLayout, shard: int) -> tuple[Receipt, set[in
     damaged: set[int] = set()
     rows: RowList = []
     nbytes = 0
-    for output in layout.specs:
-        path = layout.shard_path(output, shard)
+    form = shard_format(layout.format)
+    for part in form.parts(layout):
+        path = form.path(layout, part, shard)
         with open_shard_file(path) as descriptor:
-            tail = read_tail(layout, output, path, descriptor)
-            footer = read_footer(layout, output, shard, path, descriptor, tail)
-            damaged.update(damaged_slots(layout, output, descriptor, tail))
+            tail = form.read_tail(layout, part, path, descriptor)
+            footer = read_footer(layout, part, shard, path, descriptor, tail)
+            damaged.update(damaged_slots(layout, descriptor, tail))
             nbytes += os.fstat(descriptor).st_size
-        checks[output] = tail.footer_crc
+        checks[part] = tail.footer_crc
         digests.add(footer["rows_sha256"])
-        if output == layout.listing_output:
-            rows = decode_rows(footer)
+        rows = rows or decode_rows(footer)
         if len(digests) > 1:
-            raise DamagedShardError(path, "its rows are not those of the other outputs")
+            raise DamagedShardError(path, "its rows are not those of the other files")
     slots = dict(enumerate(rows))
     return Receipt(layout.stage, layout.key, shard, slots, nbytes, checks), damaged

@@ -3,18 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from stores.documents import wrong_documents
+from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest, StoredRow
 from stores.records import Problem, name_some
+from stores.shard_footer import decode_rows, read_footer
+from stores.shard_format import DamagedShardError
+from stores.shard_rows import damaged_slots
 from stores.shard_set import open_shard_file
-from stores.zarr_metadata import ZARR_FILE, array_document
-from stores.zarr_shard import (
-    DamagedShardError,
-    damaged_slots,
-    decode_rows,
-    read_footer,
-    read_tail,
-)
 
 
 def verify_generation(layout: GenerationLayout, manifest: Manifest) -> list[Problem]:
@@ -33,36 +30,33 @@ def verify_generation(layout: GenerationLayout, manifest: Manifest) -> list[Prob
         if known is None:
             problems.append(_problem(f"shard {shard} is not in the manifest", rows))
             continue
-        for output in layout.specs:
-            problems += _check_file(layout, output, shard, rows, known[output])
-    for output in layout.specs:
-        path = layout.path / output / ZARR_FILE
-        if not path.exists() or path.read_bytes() != array_document(layout, output, index.end):
-            problems.append(
-                Problem(f"{path} does not describe the array; open the store for writing once")
-            )
+        for part in shard_format(layout.format).parts(layout):
+            problems += _check_file(layout, part, shard, rows, known[part])
+    for path in wrong_documents(layout, index.end):
+        problems.append(Problem(f"{path} does not describe the store; open it for writing once"))
     return problems
 
 
 def _check_file(
-    layout: GenerationLayout, output: str, shard: int, rows: list[StoredRow], check: int
+    layout: GenerationLayout, part: str, shard: int, rows: list[StoredRow], check: int
 ) -> list[Problem]:
-    """Check the file of one output of a shard."""
-    path = layout.shard_path(output, shard)
+    """Check the file of one part of a shard."""
+    form = shard_format(layout.format)
+    path = form.path(layout, part, shard)
     try:
         with open_shard_file(path) as descriptor:
-            tail = read_tail(layout, output, path, descriptor)
+            tail = form.read_tail(layout, part, path, descriptor)
             if tail.footer_crc != check:
                 raise DamagedShardError(path, "it is not the file that was committed")
-            footer = read_footer(layout, output, shard, path, descriptor, tail)
-            bad = set(damaged_slots(layout, output, descriptor, tail))
+            footer = read_footer(layout, part, shard, path, descriptor, tail)
+            bad = set(damaged_slots(layout, descriptor, tail))
     except DamagedShardError as error:
         return [_problem(f"{error.path}: {error.reason}", rows)]
     problems = []
     damaged = [row for row in rows if row.slot in bad]
     if damaged:
         problems.append(_problem(f"{path}: the checksum does not match", damaged))
-    if output == layout.listing_output:
+    if "rows" in footer:
         listed = dict(enumerate(decode_rows(footer)))
         strange = [row for row in rows if listed.get(row.slot) != (row.row_key, row.info)]
         if strange:

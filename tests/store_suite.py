@@ -93,6 +93,8 @@ def assert_rows(reader: Any, numbers: list[int]) -> None:
 class StoreSuite(ABC):
     """The tests; `store` and `made` are fixtures made from the hooks below."""
 
+    compression = "none"
+
     @abstractmethod
     def make_store(self, folder: Path) -> Store:
         """Return a new, writable store."""
@@ -124,7 +126,14 @@ class StoreSuite(ABC):
 
     @pytest.fixture
     def made(self, store: Store) -> FeatureStore:
-        return store.generation(STAGE, make_key(1000), SPECS, {"a": 1}, shard_mib=TEN_ROWS_MIB)
+        return store.generation(
+            STAGE,
+            make_key(1000),
+            SPECS,
+            {"a": 1},
+            shard_mib=TEN_ROWS_MIB,
+            compression=self.compression,
+        )
 
     # ---- reading what was written
 
@@ -318,6 +327,26 @@ class StoreSuite(ABC):
         array[2, 1] = value
         with pytest.raises(ValueError, match=f"'P01_7', output '{name}': got NaN or Inf"):
             made.append([make_row(7, **{name: array})])
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_nan_and_inf_are_known_in_every_dtype(
+        self, store: Store, dtype: str, value: float
+    ) -> None:
+        spec = ArraySpec(("t",), (2,), dtype)
+        made = store.generation("verb", make_key(1), {"map": spec})
+        row = Row(make_key(1), {"map": np.array([value, 1], spec.numpy_dtype)}, RowInfo("P01_1"))
+        with pytest.raises(ValueError, match=r"stage 'verb', clip 'P01_1'.*got NaN or Inf"):
+            made.append([row])
+
+    def test_bfloat16_comes_back_as_bfloat16(self, store: Store) -> None:
+        spec = ArraySpec(("t",), (2,), "bfloat16")
+        made = store.generation("verb", make_key(1), {"map": spec}, None, 1, self.compression)
+        values = np.array([-2.5, 3e38], spec.numpy_dtype)
+        made.append([Row(make_key(1), {"map": values}, RowInfo("P01_1"))])
+        found = made.read([make_key(1)])["map"]
+        assert found.dtype == spec.numpy_dtype
+        assert found.tobytes() == values.tobytes()
 
     @pytest.mark.parametrize("sign", [1, -1])
     def test_the_largest_floats_are_finite(self, made: FeatureStore, sign: int) -> None:

@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on_with_what_was_not_committed(tmp_path: Path) -> Non
         "import sys, time; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
         "import test_end_to_end as t, pipeline.run as r\n"
-        "from stores.zarr_generation import ZarrGeneration as G\n"
+        "from stores.folder_generation import FolderGeneration as G\n"
         "commit = G.commit\n"
         "def slow(self, *a, **k):\n"
         "    commit(self, *a, **k); print('committed', self.stage, flush=True); time.sleep(60)\n"

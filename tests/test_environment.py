@@ -58,5 +58,6 @@ def test_lock_pins_every_requirement_exactly(project: dict[str, str]) -> None:
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!-]+", pin) for pin in pins)
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
-    wanted = {"torch" if name == "pytorch" else name.lower() for name in project}
+    names = {"torch" if name == "pytorch" else name.lower() for name in project}
+    wanted = {name.replace("_", "-") for name in names}
     assert wanted <= pinned

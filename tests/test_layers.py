@@ -194,7 +194,7 @@ def test_a_violation_is_seen(path: str, source: str) -> None:
         ("extractors/pyav_probe.py", "import av"),
         ("pipeline/toy_kitchen.py", "def f():\n    import av"),
         ("extractors/faster_rcnn.py", "from torchvision.models import detection"),
-        ("stores/zarr_store.py", "import zarr"),
+        ("stores/zarr_format.py", "import zarr"),
         ("cli.py", "import os\nimport click\nfrom click.shell_completion import ShellComplete"),
         ("cli.py", "def run():\n    import rich\n    from pipeline.run import run_experiment"),
         ("cli.py", "if TYPE_CHECKING:\n    from rich.console import Console"),

@@ -31,7 +31,7 @@ def test_specs_survive_json_and_pickle() -> None:
         ((("row",), (3,), "uint8"), "none of them 'row'"),
         ((("T",), (3,), "uint8"), "got dim name 'T'"),
         ((("t",), (0,), "uint8"), "sizes of at least 1"),
-        (((), (), "bool"), "got dtype 'bool', expected one of float16"),
+        (((), (), "bool"), "got dtype 'bool', expected one of bfloat16"),
         (((), (), ">f4"), "got dtype '>f4'"),
         (((), (), "uint8", "", "", {"units": "px"}), r"got attributes \['units'\]"),
         (((), (), "uint8", "", "", {"x": math.nan}), "not JSON compliant"),

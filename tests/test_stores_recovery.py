@@ -29,6 +29,7 @@ from store_suite import (
 )
 
 from stores import Row, open_store
+from stores.formats import shard_format
 from stores.manifest_writer import ManifestWriter
 
 
@@ -291,7 +292,8 @@ def test_a_shard_that_is_not_whole_is_put_aside(
         assert made.keys() == [make_key(0), make_key(2)]
         assert made.verify() == []
         aside = sorted(path.name for path in (made.path / ".quarantine").iterdir())
-        expected = [f"{name}.{made.layout.shard_path(name, first).name}" for name in SPECS]
+        form = shard_format("zarr")
+        expected = [f"{name}.{form.path(made.layout, name, first).name}" for name in SPECS]
         assert aside == sorted(set(expected) - ({"mask.c.1.0"} if damage == "missing" else set()))
         assert not victim.exists()
         assert "shard 1 of stage 'objects' not committed and not whole" in caplog.text

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorstore
 import zarr
+from numcodecs import zstd
 from store_suite import (
     SPECS,
     STAGE,
@@ -70,6 +72,19 @@ class TestZarrStore(StoreSuite):
         with path.open("r+b") as file:
             file.seek(offset)
             file.write(data)
+
+
+class TestCompressedZarrStore(TestZarrStore):
+    compression = "zstd"
+
+    def raw_get(self, made: Any, output: str, number: int) -> bytes:
+        return bytes(zstd.decompress(super().raw_get(made, output, number)))
+
+    def raw_set(self, made: Any, output: str, number: int, data: bytes) -> None:
+        """Only ever called with changed values: change the stored bytes, which are others."""
+        stored = bytearray(super().raw_get(made, output, number))
+        stored[-1] ^= 0x10
+        super().raw_set(made, output, number, bytes(stored))
 
 
 @pytest.fixture
@@ -143,14 +158,43 @@ def test_zarr_python_reads_every_row_by_walking_from_the_root(root: Path) -> Non
     }
 
 
+def read_with_tensorstore(folder: Path) -> Any:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder}/"}}
+    return tensorstore.open(spec, open=True).result()
+
+
 def test_tensorstore_reads_every_row(root: Path) -> None:
     folder = fill_store(root, *range(12))
     for name in SPECS:
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder / name}/"}}
-        array = tensorstore.open(spec, open=True).result()
+        array = read_with_tensorstore(folder / name)
         assert array.domain.labels == ("row", *SPECS[name].dims)
         expected = np.stack([make_arrays(number)[name] for number in range(12)])
         np.testing.assert_array_equal(array.read().result(), expected)
+
+
+def test_foreign_readers_read_compressed_rows(root: Path) -> None:
+    with open_store(root, "a") as store:
+        made = store.generation(STAGE, make_key(1), SPECS, None, TEN_ROWS_MIB, "zstd")
+        made.append(make_rows(*range(12)))
+    for name in SPECS:
+        expected = np.stack([make_arrays(number)[name] for number in range(12)])
+        np.testing.assert_array_equal(zarr.open_array(made.path / name, mode="r")[:], expected)
+        array = read_with_tensorstore(made.path / name).read().result()
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_foreign_readers_read_the_bits_of_bfloat16(root: Path) -> None:
+    values = np.array([-2.5, 3e38], ml_dtypes.bfloat16)
+    with open_store(root, "a") as store:
+        made = store.generation("verb", make_key(1), {"x": ArraySpec(("axis",), (2,), "bfloat16")})
+        made.append([Row(make_key(2), {"x": values}, RowInfo("clip"))])
+        assert made.read([make_key(2)])["x"].dtype == ml_dtypes.bfloat16
+    array = zarr.open_array(made.path / "x", mode="r")
+    assert array.attrs["bfloat16"] is True
+    bits: Any = array[0]
+    np.testing.assert_array_equal(bits.view(ml_dtypes.bfloat16), values)
+    bits = read_with_tensorstore(made.path / "x")[0].read().result()
+    np.testing.assert_array_equal(bits.view(ml_dtypes.bfloat16), values)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +259,7 @@ def test_rows_csv_is_brought_up_to_date_now_and_then(
 ) -> None:
     made.append(make_rows(1))
     assert not (made.path / "rows.csv").exists()
-    monkeypatch.setattr("stores.zarr_generation.SECONDS_BETWEEN_CSV", 0.0)
+    monkeypatch.setattr("stores.folder_generation.SECONDS_BETWEEN_CSV", 0.0)
     made.append(make_rows(2))
     assert "P01_2" in (made.path / "rows.csv").read_text()
 

@@ -1,4 +1,4 @@
-"""One generation in a Zarr store: the contract of `FeatureStore` over shards and manifest."""
+"""One generation in a folder: the contract of `FeatureStore` over shards and manifest."""
 
 import threading
 import time
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.base import CorruptRowError, FeatureStore, MissingRowsError, read_only_error
-from stores.checks import allocate
+from stores.checks import allocate, wanted_outputs
+from stores.documents import write_documents
+from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest
 from stores.manifest_writer import ManifestWriter
@@ -17,15 +19,14 @@ from stores.records import Failure, Problem, Receipt, Row, RowInfo, name_some
 from stores.row_index import RowIndex, pack_keys
 from stores.rows_csv import write_rows_csv
 from stores.shard_files import ShardFiles
-from stores.shard_set import ZarrShardWriter
+from stores.shard_format import DamagedShardError, part_of
+from stores.shard_set import ShardSetWriter
 from stores.verify import verify_generation
-from stores.zarr_metadata import write_array_documents
-from stores.zarr_shard import DamagedShardError
 
 SECONDS_BETWEEN_CSV = 60.0
 
 
-class ZarrGeneration(FeatureStore):
+class FolderGeneration(FeatureStore):
     """Reads with or without a writer elsewhere; writes where `writer` is given.
 
     A reader sees the rows that were committed when it first looked; open the store again to
@@ -46,6 +47,7 @@ class ZarrGeneration(FeatureStore):
         self.path = layout.path
         self.specs = layout.specs
         self.rows_per_shard = layout.rows_per_shard
+        self._form = shard_format(layout.format)
         self._manifest = manifest
         self._writer = writer
         self._files = ShardFiles(layout, verify_every_read=verify_every_read)
@@ -78,15 +80,21 @@ class ZarrGeneration(FeatureStore):
         numbers = index.numbers_of(keys)
         if (numbers < 0).any():
             raise MissingRowsError(self.stage, self.missing(keys))
-        arrays = allocate(self.specs, len(keys), outputs, out)
         order = np.argsort(numbers, kind="stable")
         shards, slots = np.divmod(numbers[order], self.rows_per_shard)
         places = list(zip(shards.tolist(), slots.tolist(), order.tolist(), strict=True))
-        for output, array in arrays.items():
-            try:
+        names = wanted_outputs(self.specs, outputs, out)
+        arrays: dict[str, NDArray[Any]] = {}
+        output = ""
+        try:
+            # A description that lies about sizes must not make us allocate what it says.
+            for output in names if places else ():
+                self._files.look_at(output, places[0][0], checks)
+            arrays = allocate(self.specs, len(keys), names, out)
+            for output, array in arrays.items():
                 self._files.read(output, places, checks, array)
-            except DamagedShardError as error:
-                raise self._corrupt(error, keys, places, output) from error
+        except DamagedShardError as error:
+            raise self._corrupt(error, keys, places, output) from error
         return arrays
 
     def keys(self) -> list[str]:
@@ -109,9 +117,9 @@ class ZarrGeneration(FeatureStore):
         self._writing()
         return self.shard_writer().write_shard(shard, rows)
 
-    def shard_writer(self) -> ZarrShardWriter:
+    def shard_writer(self) -> ShardSetWriter:
         """See `FeatureStore.shard_writer`; this one may be pickled."""
-        return ZarrShardWriter(self.layout)
+        return ShardSetWriter(self.layout)
 
     def commit(self, receipts: Sequence[Receipt], failures: Sequence[Failure] = ()) -> None:
         """See `FeatureStore.commit`.
@@ -132,7 +140,7 @@ class ZarrGeneration(FeatureStore):
                     first = receipt.shard * self.rows_per_shard
                     packed = pack_keys(key for key, _ in receipt.slots.values())
                     index.add(packed, [first + slot for slot in receipt.slots])
-            write_array_documents(self.layout, self._index.end)
+            write_documents(self.layout, self._index.end)
             if time.monotonic() - self._csv_time > SECONDS_BETWEEN_CSV:
                 self._export(manifest)
 
@@ -147,7 +155,7 @@ class ZarrGeneration(FeatureStore):
         with self._changing:
             manifest.delete("rows", self.stage, self.key, gone)
             self._index.remove(gone)
-            write_array_documents(self.layout, self._index.end)
+            write_documents(self.layout, self._index.end)
 
     # ---- looking after it
 
@@ -199,8 +207,8 @@ class ZarrGeneration(FeatureStore):
                 f"got a receipt of stage {receipt.stage!r} with key {receipt.key}, expected "
                 f"{self.stage!r} with key {self.key}"
             )
-        for output in self.specs:
-            path = self.layout.shard_path(output, receipt.shard)
+        for part in self._form.parts(self.layout):
+            path = self._form.path(self.layout, part, receipt.shard)
             if not path.is_file():
                 raise FileNotFoundError(f"got a receipt for {path}, which is not there")
 
@@ -212,10 +220,11 @@ class ZarrGeneration(FeatureStore):
         output: str,
     ) -> CorruptRowError:
         """Return the error that names the clips which damage to a file costs this batch."""
+        part = part_of(self._form, self.layout, output)
         hit = [
             keys[position]
             for shard, slot, position in places
-            if self.layout.shard_path(output, shard) == error.path
+            if self._form.path(self.layout, part, shard) == error.path
             and (error.slots is None or slot in error.slots)
         ]
         clips = [i.clip_id for i in self._manifest.infos(self.stage, self.key, dict.fromkeys(hit))]

@@ -1,10 +1,11 @@
-"""A store in a folder: standard Zarr v3 for everybody, with our own reader and writer.
+"""A store in a folder, in any of the formats.
 
 <root>/symbio.json       marks the folder as ours
 <root>/.lock             held by the one writer
 <root>/manifest.sqlite   which rows exist
-<root>/zarr.json         and one in each folder below, so that Zarr walks the whole store
 <root>/<stage>/<key>/    one generation, see `stores.layout`
+
+In a Zarr store each folder also has a zarr.json, so that Zarr readers walk through all of it.
 """
 
 import os
@@ -16,7 +17,11 @@ from typing import Any
 
 from stores.base import GenerationInfo, MissingGenerationError, Store, read_only_error
 from stores.checks import rows_per_shard
+from stores.compression import check_compression
+from stores.documents import write_documents
 from stores.durable import make_folder, open_folder, replace_file
+from stores.folder_generation import FolderGeneration
+from stores.formats import shard_format
 from stores.layout import STAGE_FILE, GenerationLayout, generation_folder, read_layout
 from stores.lock import WriterLock
 from stores.manifest import Manifest
@@ -25,17 +30,15 @@ from stores.manifest_writer import ManifestWriter
 from stores.marker import check_free_or_ours, check_marker, write_marker
 from stores.records import ArraySpec, check_specs
 from stores.recovery import recover
-from stores.zarr_generation import ZarrGeneration
-from stores.zarr_metadata import ZARR_FILE, group_document, write_array_documents
-
-FORMAT = "zarr"
+from stores.shard_format import shards_on_disk
 
 
-class ZarrStore(Store):
+class FolderStore(Store):
     """Opens a store, and creates it where mode is "a" and the folder is new or empty.
 
     Args:
         mode: "r" to read, "a" to read and write; one process at a time may write.
+        format: of the store, one of `FORMATS`.
         verify_every_read: compare checksums at each read, not only on first touch.
 
     Raises:
@@ -44,26 +47,26 @@ class ZarrStore(Store):
         StoreLockedError: mode "a", and somebody else is writing.
     """
 
-    def __init__(self, path: Path, mode: str, *, verify_every_read: bool = False) -> None:
+    def __init__(self, path: Path, mode: str, format: str, *, verify_every_read: bool) -> None:
         # Absolute, so that the store can be read after a change of folder and in workers.
         self.path = Path(os.path.realpath(path))
+        self.format = format
         self._verify_every_read = verify_every_read
-        self._open: dict[tuple[str, str], ZarrGeneration] = {}
+        self._open: dict[tuple[str, str], FolderGeneration] = {}
         self._lock: WriterLock | None = None
         self._writer: ManifestWriter | None = None
         self._manifest = Manifest(self.path / MANIFEST_FILE)
         if mode == "r":
-            check_marker(self.path, FORMAT)
+            check_marker(self.path, self.format)
         else:
             self._open_for_writing()
 
     def _open_for_writing(self) -> None:
-        check_free_or_ours(self.path, FORMAT)
+        check_free_or_ours(self.path, self.format)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = WriterLock(self.path)
         try:
-            write_marker(self.path, FORMAT)
-            _write_group(self.path, {"description": "feature store, see symbio.json"})
+            write_marker(self.path, self.format)
             self._writer = recover(self.path, self.path / MANIFEST_FILE)
         except BaseException:
             self._lock.release()
@@ -76,7 +79,8 @@ class ZarrStore(Store):
         specs: Mapping[str, ArraySpec] | None = None,
         provenance: Mapping[str, Any] | None = None,
         shard_mib: float = 32,
-    ) -> ZarrGeneration:
+        compression: str = "none",
+    ) -> FolderGeneration:
         """See `Store.generation`; the same object comes back each time."""
         folder = generation_folder(self.path, stage, key)
         generation = self._open.get((stage, key))
@@ -98,9 +102,11 @@ class ZarrStore(Store):
                         rows_per_shard=rows_per_shard(specs, shard_mib),
                         created=datetime.now(UTC).isoformat(timespec="microseconds"),
                         provenance=dict(provenance or {}),
+                        format=self.format,
+                        compression=check_compression(compression),
                     )
                 )
-            generation = self._open[stage, key] = ZarrGeneration(
+            generation = self._open[stage, key] = FolderGeneration(
                 layout, self._manifest, self._writer, verify_every_read=self._verify_every_read
             )
         if specs is not None and dict(specs) != generation.specs:
@@ -132,6 +138,11 @@ class ZarrStore(Store):
                 f"got key {key}, whose folder {folder} belongs to key {layout.key}; move that "
                 "folder out of the store"
             )
+        if layout.format != self.format:
+            raise ValueError(
+                f"got {folder} of format {layout.format!r} in a store of format {self.format!r}; "
+                "move that folder out of the store"
+            )
         if self._writer is not None:
             for place in (folder.parent, folder):
                 with open_folder(place):
@@ -143,27 +154,18 @@ class ZarrStore(Store):
         if self._writer is None:
             raise read_only_error(self.path)
         document = layout.encode()
-        make_folder(layout.path.parent)
-        _write_group(layout.path.parent, {"stage": layout.stage})
-        make_folder(layout.path)
-        _write_group(layout.path, {"stage": layout.stage, "key": layout.key})
-        for output in layout.specs:
-            make_folder(layout.path / output)
-        if layout.shards_on_disk():
+        form = shard_format(layout.format)
+        for folder in (layout.path.parent, layout.path, *form.folders(layout)):
+            make_folder(folder)
+        if shards_on_disk(form, layout):
             raise FileExistsError(
                 f"got shards in {layout.path} and no {STAGE_FILE}, expected both or neither; "
                 "restore that file, or move the folder out of the store"
             )
         # Rows of an earlier folder of this name, which somebody removed.
         self._writer.unregister(layout.stage, layout.key)
-        write_array_documents(layout, 0)
+        write_documents(layout, 0)
         replace_file(layout.path / STAGE_FILE, document, durable=True)
         relative = layout.path.relative_to(self.path)
         self._writer.register(layout.stage, layout.key, str(relative), layout.created)
         return read_layout(layout.path)
-
-
-def _write_group(folder: Path, attributes: dict[str, Any]) -> None:
-    path, document = folder / ZARR_FILE, group_document(attributes)
-    if not path.exists() or path.read_bytes() != document:
-        replace_file(path, document, durable=False)

@@ -1,0 +1,36 @@
+"""The files of a store that only other programs read, and that can be made again at any time."""
+
+from pathlib import Path
+
+from stores.durable import replace_file
+from stores.formats import shard_format
+from stores.layout import GenerationLayout
+
+
+def write_documents(layout: GenerationLayout, rows: int) -> None:
+    """Bring what describes a generation up to `rows` rows; leave files that are right.
+
+    Not synced: a document that a power cut spoils is written again when the store is next
+    opened for writing, since it no longer equals what it should be.
+    """
+    for path, document in shard_format(layout.format).documents(layout, rows).items():
+        _bring_up_to_date(path, document)
+
+
+def wrong_documents(layout: GenerationLayout, rows: int) -> list[Path]:
+    """Return the files that are missing or describe something else."""
+    documents = shard_format(layout.format).documents(layout, rows)
+    return [path for path, document in documents.items() if not _equals(path, document)]
+
+
+def _bring_up_to_date(path: Path, document: bytes) -> None:
+    if not _equals(path, document):
+        replace_file(path, document, durable=False)
+
+
+def _equals(path: Path, document: bytes) -> bool:
+    # The size first: a file from elsewhere may be of any size.
+    try:
+        return path.stat().st_size == len(document) and path.read_bytes() == document
+    except FileNotFoundError:
+        return False
