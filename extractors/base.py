@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-FLOAT_DTYPES = ("float16", "float32")
+FLOAT_DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,16 +50,20 @@ def to_array(features: Tensor, dtype: str) -> NDArray[Any]:
     """Bring float32 features to the CPU as numpy in the storage dtype.
 
     Raises:
-        ValueError: if `dtype` is not float16 or float32.
+        ValueError: if `dtype` is none of `FLOAT_DTYPES`.
         OverflowError: if a value is not finite, or too large for `dtype`.
     """
     check_dtype(dtype)
-    limit = float(np.finfo(dtype).max)
+    stored = getattr(torch, dtype)
+    limit = torch.finfo(stored).max
     if features.numel():
         largest = float(features.abs().amax())  # NaN if any value is
         if not largest <= limit:
             raise OverflowError(
                 f"got a feature of magnitude {largest:g}, expected at most {limit:g} for {dtype}; "
-                "check the weights, or store float32"
+                "check the weights, or store bfloat16 or float32"
             )
-    return features.to(getattr(torch, dtype)).cpu().numpy()
+    features = features.to(stored).cpu()
+    if stored is torch.bfloat16:  # numpy itself has none
+        return features.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return features.numpy()

@@ -33,8 +33,8 @@ class Sample:
 class FeatureTable:
     """Samples with random access to their features.
 
-    Rows are held in memory, as stored (fp16 stays fp16), where they fit under a cap; otherwise each
-    batch is read from the store. Both give the same batches.
+    Rows are held in memory, as stored (16 bits stay 16 bits), where they fit under a cap; otherwise
+    each batch is read from the store. Both give the same batches.
 
     Args:
         reader: an opened store.
@@ -119,7 +119,7 @@ class FeatureTable:
             rows = [self._row_of[key] for key in keys]
             stored = {name: array[rows] for name, array in self._rows.items()}
         return {
-            name: torch.from_numpy(stored[name])
+            name: _tensor(stored[name])
             .to(device)
             .to(torch.bool if name == "object_mask" else torch.float32)
             for name in self.outputs
@@ -157,6 +157,13 @@ class FeatureTable:
         """sha256 hex over samples and outputs: equal for tables that train the same head."""
         content = json.dumps([self.outputs, [astuple(sample) for sample in self.samples]])
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _tensor(array: NDArray) -> torch.Tensor:
+    """The array as a tensor of the same values and memory."""
+    if array.dtype.name == "bfloat16":  # which torch does not know as a dtype of numpy
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _check_samples(samples: Sequence[Sample]) -> None:

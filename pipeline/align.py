@@ -51,8 +51,8 @@ def align_row(
     Raises:
         OverflowError: a value that the dtype of its output cannot hold; names output and clip.
     """
-    maps = {name: readers[name].read(row.upstream[name])["map"][0] for name in ("verb", "noun")}
-    objects = readers["objects"].read(row.upstream["objects"])  # each (M, K, …)
+    maps = {name: _read(readers[name], row.upstream[name])["map"][0] for name in ("verb", "noun")}
+    objects = _read(readers["objects"], row.upstream["objects"])  # each (M, K, …)
     values = _align(stage, row, maps, objects)
     clamped = CLAMPED in row.info.flags or any(
         CLAMPED in info.flags
@@ -62,7 +62,7 @@ def align_row(
     return Row(
         key=row.key,
         arrays={
-            name: _cast(values[name], spec.dtype, f"{name} of clip {row.info.clip_id}")
+            name: _cast(values[name], spec, f"{name} of clip {row.info.clip_id}")
             for name, spec in specs.items()
         },
         info=replace(row.info, flags=CLAMPED if clamped else ""),
@@ -98,13 +98,22 @@ def _align(
     }
 
 
-def _cast(values: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any]:
+def _read(reader: FeatureReader, keys: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Rows in dtypes that torch takes from numpy: bfloat16 is widened."""
+    arrays = reader.read(keys)
+    return {
+        name: array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+        for name, array in arrays.items()
+    }
+
+
+def _cast(values: npt.NDArray[Any], spec: ArraySpec, what: str) -> npt.NDArray[Any]:
     with np.errstate(over="ignore"):
-        cast = values.astype(dtype)
+        cast = values.astype(spec.numpy_dtype)
     if not np.isfinite(cast).all():
         raise OverflowError(
-            f"got {what} with a value of {np.abs(values).max():g}, expected what {dtype} can hold; "
-            "set stages.aligned.dtype: float32"
+            f"got {what} with a value of {np.abs(values).max():g}, expected what {spec.dtype} can "
+            "hold; set stages.aligned.dtype: float32"
         )
     return cast
 

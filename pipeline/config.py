@@ -8,7 +8,7 @@ the modules they configure take plain arguments. Sections: ``config_data``, ``co
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,11 +20,39 @@ from pipeline.config_training import EvaluateConfig, HeadConfig, StageOneConfig,
 __all__ = ["ExperimentConfig", "StoreConfig", "ViewsConfig"]
 
 
+class StoredStageConfig(Section):
+    """How the rows of one stage are kept, where it differs from the rest of the store."""
+
+    shard_mib: Count | None = None
+    compression: Literal["none", "zstd"] | None = None
+
+
+class StoredStagesConfig(Section):
+    """One section per stage."""
+
+    verb: StoredStageConfig = StoredStageConfig()
+    noun: StoredStageConfig = StoredStageConfig()
+    objects: StoredStageConfig = StoredStageConfig()
+    aligned: StoredStageConfig = StoredStageConfig()
+
+
 class StoreConfig(Section):
-    """Where features live. ``shard_mib``: size of one shard file."""
+    """Where features live, and how. Nothing here decides a number, so nothing is in a key.
+
+    ``format``: of a new store. ``shard_mib`` and ``compression``: of new generations, all outputs
+    of a shard together; ``stages`` says otherwise for single stages.
+    """
 
     path: Path
+    format: Literal["zarr", "hdf5"] | None = None
     shard_mib: Count = 32
+    compression: Literal["none", "zstd"] = "none"
+    stages: StoredStagesConfig = StoredStagesConfig()
+
+    def of_stage(self, name: str) -> tuple[int, str]:
+        """Size of a shard in MiB, and compression, of a stage."""
+        stage: StoredStageConfig = getattr(self.stages, name)
+        return stage.shard_mib or self.shard_mib, stage.compression or self.compression
 
 
 class ViewsConfig(Section):

@@ -24,7 +24,7 @@ Natural = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 NAME_PATTERN = r"^[a-z][a-z0-9_:.]*$"
-FloatType = Literal["float16", "float32"]
+FloatType = Literal["float16", "bfloat16", "float32"]
 
 
 class Section(BaseModel):

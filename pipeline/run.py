@@ -103,7 +103,7 @@ def run_experiment(
         ValueError, OSError: weights do not fit, or the store cannot be written.
     """
     config = experiment.config
-    with open_store(config.store.path, mode="a") as store:
+    with open_store(config.store.path, mode="a", format=config.store.format) as store:
         experiment.memo.save()
         planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
         plans, gone = without_absent(experiment, planned)
@@ -176,13 +176,9 @@ def _create_generation(
     stage: Stage,
     specs: Mapping[str, ArraySpec],
 ) -> FeatureStore:
-    return store.generation(
-        stage.name,
-        stage.key,
-        specs,
-        _provenance(experiment, stage),
-        experiment.config.store.shard_mib,
-    )
+    provenance = _provenance(experiment, stage)
+    shard_mib, compression = experiment.config.store.of_stage(stage.name)
+    return store.generation(stage.name, stage.key, specs, provenance, shard_mib, compression)
 
 
 def _provenance(experiment: Experiment, stage: Stage) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def check_marker(root: Path, expected: str) -> None:
             errno.ENOENT, f"got no store (no {MARKER_FILE}), expected one", str(root)
         )
     if found != expected:
-        raise ValueError(f"got a store of format {found!r} in {root}, expected {expected!r}")
+        raise ValueError(
+            f"got a store of format {found!r} in {root}, expected {expected!r}; name another "
+            "folder, or make a store of that format with `symbio store convert`"
+        )
 
 
 def check_free_or_ours(root: Path, expected: str) -> None:

@@ -41,8 +41,17 @@ def test_to_array_holds_large_values_in_float32() -> None:
 
 
 def test_to_array_refuses_other_dtypes() -> None:
-    with pytest.raises(ValueError, match="got dtype 'bfloat16'"):
-        to_array(torch.zeros(1), "bfloat16")
+    with pytest.raises(ValueError, match="got dtype 'float64'"):
+        to_array(torch.zeros(1), "float64")
+
+
+def test_to_array_gives_bfloat16_as_torch_rounds_it() -> None:
+    values = torch.tensor([[70000.0, -1 / 3]])
+    array = to_array(values, "bfloat16")
+    assert array.dtype.name == "bfloat16"
+    assert array.astype(np.float32).tolist() == values.bfloat16().float().tolist()
+    with pytest.raises(OverflowError, match="for bfloat16"):
+        to_array(torch.tensor([3.4e38]), "bfloat16")
 
 
 def test_to_tensor_takes_read_only_and_flipped_frames() -> None:

@@ -205,7 +205,7 @@ def test_objects_of_the_whole_window_in_order_of_time() -> None:
     assert values["frame_size_px"].tolist() == [80, 40]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_dtypes_are_those_of_the_specs(dtype: str) -> None:
     stage = make_stage(dtype=dtype)
     values, _ = align(stage, CLIP, fill(stage, CLIP))

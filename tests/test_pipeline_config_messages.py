@@ -16,8 +16,8 @@ def replaced(old: str, new: str) -> str:
 
 def test_an_unknown_key_lists_the_allowed_ones_and_suggests_a_close_one() -> None:
     assert errors_of(replaced("  path:", "  shard_mb: 3\n  path:")) == [
-        "small.yaml:3: store.shard_mb: unknown key; allowed here: path, shard_mib; "
-        "did you mean shard_mib?"
+        "small.yaml:3: store.shard_mb: unknown key; allowed here: compression, format, path, "
+        "shard_mib, stages; did you mean shard_mib?"
     ]
 
 
