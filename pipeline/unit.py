@@ -22,7 +22,7 @@ from pipeline.promises import check_length, check_segment
 from pipeline.rows import VideoRow
 from pipeline.stages import VideoStage
 from pipeline.videos import Video
-from stores.base import Failure, Receipt, Row, ShardWriter
+from stores.base import Failure, Receipt, RefusedRowError, Row, ShardWriter
 
 __all__ = ["Progress", "StageWork", "Unit", "VideoWork", "run_unit"]
 
@@ -193,10 +193,23 @@ def _row(item: DecodedRow, arrays: Mapping[str, Any], position: int) -> Row:
 def _write(work: StageWork, *, only_full: bool) -> Iterator[Progress]:
     while len(work.done) >= (work.rows_per_shard if only_full else 1):
         rows = work.done[: work.rows_per_shard]
-        receipt = work.writer.write_shard(work.next_shard, rows)
+        try:
+            receipt = work.writer.write_shard(work.next_shard, rows)
+        except RefusedRowError as error:
+            (row,) = (row for row in rows if row.key == error.row_key)
+            work.done = [other for other in work.done if other is not row]
+            # It was counted as computed before.
+            yield Progress(work.stage.name, computed=-1, failures=[_refusal(row, error)])
+            continue
         del work.done[: len(rows)]
         work.next_shard += 1
         yield Progress(work.stage.name, receipt=receipt)
+
+
+def _refusal(row: Row, error: RefusedRowError) -> Failure:
+    """The failure of a row that was computed and cannot be stored."""
+    info = row.info
+    return Failure(row.key, info.clip_id, info.video_id, type(error).__name__, str(error))
 
 
 def _failure(row: VideoRow, error: Exception) -> Failure:

@@ -21,6 +21,7 @@ from stores.records import (
     Failure,
     Problem,
     Receipt,
+    RefusedRowError,
     Row,
     RowInfo,
     name_some,
@@ -37,6 +38,7 @@ __all__ = [
     "MissingRowsError",
     "Problem",
     "Receipt",
+    "RefusedRowError",
     "Row",
     "RowInfo",
     "ShardWriter",
@@ -165,6 +167,7 @@ class FeatureStore(FeatureReader):
 
         Raises:
             ValueError: no rows, too many, a key twice, or values that do not fit the specs.
+            RefusedRowError: a row with NaN or Inf; without it the same shard may be written.
             FileExistsError: the shard was written before; reserve another one.
         """
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.records import ArraySpec, Row, check_specs
+from stores.records import ArraySpec, RefusedRowError, Row, check_specs
 
 MAX_ROWS_PER_SHARD = 4096
 
@@ -51,15 +51,16 @@ def check_rows(stage: str, specs: Mapping[str, ArraySpec], limit: int, rows: Seq
 
 
 def check_finite(stage: str, output: str, row: Row) -> None:
-    """Raise ValueError if an output of a row holds NaN or Inf."""
+    """Raise RefusedRowError if an output of a row holds NaN or Inf."""
     array = row.arrays[output]
     if array.dtype.name in _NOT_FINITE_BITS:
         signed, unsigned, bits = _NOT_FINITE_BITS[array.dtype.name]
         sign = 1 << (8 * array.dtype.itemsize - 1)
         if array.view(signed).max() >= bits or array.view(unsigned).max() >= bits | sign:
-            raise ValueError(
+            raise RefusedRowError(
                 f"stage {stage!r}, clip {row.info.clip_id!r}, output {output!r}: got NaN or Inf, "
-                "expected finite values"
+                f"expected finite values; Inf also comes of values too large for {array.dtype}",
+                row.key,
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from experiment_fixtures import make_experiment
 from test_end_to_end import ALL, assert_same_rows, made, run, stored
 
+from extractors.clip_network import ClipNetwork
 from heads.saoa import SaoaHead
 from heads.table import FeatureTable, Sample
 from pipeline.experiment import resolve
@@ -90,6 +92,34 @@ def test_rows_in_bfloat16_are_those_of_float32_rounded(plain: Path, tmp_path: Pa
             assert got.dtype.name == "bfloat16"
             expected = torch.from_numpy(arrays["map"]).bfloat16().float().numpy()
             np.testing.assert_array_equal(got.astype(np.float32), expected)
+
+
+def test_a_row_that_cannot_be_stored_fails_alone(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extractor of somebody's own may forget to look at its numbers."""
+    folder = beside(plain, tmp_path)
+    forward, calls = ClipNetwork.__call__, []
+
+    def spoil_the_third_batch(self: ClipNetwork, clips: torch.Tensor) -> Any:
+        arrays = dict(forward(self, clips))
+        calls.append(len(clips))
+        if len(calls) == 3:
+            arrays["map"] = arrays["map"].copy()
+            arrays["map"][1, 0, 0, 0, 0] = np.inf
+        return arrays
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipNetwork, "__call__", spoil_the_third_batch)
+        report = run(folder, stages=("verb",))
+    (verb,) = report.stages
+    (failure,) = verb.failures
+    assert verb.made == ALL["verb"] - 1
+    assert failure.error_class == "RefusedRowError"
+    assert failure.message.startswith(f"stage 'verb', clip {failure.clip_id!r}, output 'map': got")
+    assert not report.complete
+    assert made(run(folder, retry_failed=True)) == {**ALL, "verb": 1}
+    assert_same_rows(stored(folder), stored(plain))
 
 
 @pytest.mark.parametrize("resident_mib", [0, 64])
