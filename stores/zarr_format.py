@@ -15,6 +15,7 @@ https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.htm
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from crc32c import crc32c
@@ -68,10 +69,15 @@ class ZarrFormat(ShardFormat):
     def documents(self, layout: GenerationLayout, rows: int) -> dict[Path, bytes]:
         """See `ShardFormat.documents`: a zarr.json per output and per folder above it."""
         stage = layout.path.parent
-        groups = {
+        groups: dict[Path, dict[str, Any]] = {
             stage.parent: {"description": "feature store, see symbio.json"},
             stage: {"stage": layout.stage},
-            layout.path: {"stage": layout.stage, "key": layout.key},
+            layout.path: {
+                "stage": layout.stage,
+                "key": layout.key,
+                "created": layout.created,
+                "provenance": layout.provenance,
+            },
         }
         documents = {
             folder / ZARR_FILE: group_document(attributes) for folder, attributes in groups.items()

@@ -143,6 +143,8 @@ def test_zarr_python_reads_every_row_by_walking_from_the_root(root: Path) -> Non
         members = dict(zarr.open_group(root, mode="r").members(max_depth=None))
     folder = f"{STAGE}/{make_key(1000)[:12]}"
     assert sorted(members) == sorted([STAGE, folder, *(f"{folder}/{name}" for name in SPECS)])
+    group: Any = members[folder]
+    assert group.attrs["provenance"] == {"a": 1}
     arrays: dict[str, Any] = {name: members[f"{folder}/{name}"] for name in SPECS}
     for name, array in arrays.items():
         expected = np.stack([make_arrays(number)[name] for number in range(12)])
