@@ -7,6 +7,7 @@ from stores.shard_format import ShardFormat
 
 FORMATS = {
     "zarr": "stores.zarr_format:ZarrFormat",
+    "hdf5": "stores.hdf5_format:Hdf5Format",
 }
 DEFAULT_FORMAT = "zarr"
 
