@@ -96,5 +96,5 @@ class Hdf5Format(ShardFormat):
         return read_hdf5_tail(layout, path, descriptor)
 
     def is_rest_intact(self, descriptor: int, tail: ShardTail) -> bool:
-        """Return whether what lies between the rows, for other programs, is as it was written."""
+        """See `ShardFormat.is_rest_intact`."""
         return isinstance(tail, Hdf5Tail) and is_rest_intact(descriptor, tail)

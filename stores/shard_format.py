@@ -126,6 +126,10 @@ class ShardFormat(ABC):
             DamagedShardError: it is not the end of a shard file of this part.
         """
 
+    def is_rest_intact(self, descriptor: int, tail: ShardTail) -> bool:
+        """Return whether what lies between the rows, for other programs, is as it was written."""
+        return True
+
 
 def part_of(form: ShardFormat, layout: GenerationLayout, output: str) -> str:
     """Return the part that holds an output."""

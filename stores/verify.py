@@ -50,9 +50,14 @@ def _check_file(
                 raise DamagedShardError(path, "it is not the file that was committed")
             footer = read_footer(layout, part, shard, path, descriptor, tail)
             bad = set(damaged_slots(layout, descriptor, tail))
+            rest_is_intact = form.is_rest_intact(descriptor, tail)
     except DamagedShardError as error:
         return [_problem(f"{error.path}: {error.reason}", rows)]
     problems = []
+    if not rest_is_intact:
+        problems.append(
+            Problem(f"{path}: what it says to other programs is damaged, the rows are not")
+        )
     damaged = [row for row in rows if row.slot in bad]
     if damaged:
         problems.append(_problem(f"{path}: the checksum does not match", damaged))

@@ -135,3 +135,16 @@ def test_only_our_file_names_are_shards(tmp_path: Path, name: str, shard: int | 
     layout = make_layout(tmp_path)
     assert FORM.shard_number(layout, PART, name) == shard
     assert shard is None or FORM.path(layout, PART, shard) == tmp_path / name
+
+
+def test_damage_to_what_other_programs_read_costs_no_rows() -> None:
+    with fast_folder() as root:
+        path = fill_store(root, 1, 2) / "shard.0.h5"
+        text = b"pooled"
+        overwrite(path, path.read_bytes().index(text), b"pOOled")
+        with open_store(root) as store:
+            made = store.generation(STAGE, make_key(1000))
+            (problem,) = made.verify()
+            assert problem.row_keys == ()
+            assert str(problem).startswith(f"{path}: what it says to other programs is damaged")
+            assert_rows(made, [1, 2])
