@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 # Names that differ between the package indexes, and what only one side has.
-CONDA_NAMES = {"torch": "pytorch", "types-PyYAML": "types-pyyaml"}
+CONDA_NAMES = {"lmdb": "python-lmdb", "torch": "pytorch", "types-PyYAML": "types-pyyaml"}
 ONLY_CONDA = {"python", "pip", "detectron2"}
 
 
@@ -58,6 +58,6 @@ def test_lock_pins_every_requirement_exactly(project: dict[str, str]) -> None:
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!-]+", pin) for pin in pins)
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
-    names = {"torch" if name == "pytorch" else name.lower() for name in project}
-    wanted = {name.replace("_", "-") for name in names}
+    pip_names = {conda: pip for pip, conda in CONDA_NAMES.items()}
+    wanted = {pip_names.get(name, name).lower().replace("_", "-") for name in project}
     assert wanted <= pinned
