@@ -7,7 +7,7 @@ A row exists once its receipt is committed, and never changes after that.
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,12 +150,17 @@ class ShardWriter(Protocol):
 
 
 class FeatureStore(FeatureReader):
-    """One generation: the rows of `stage` made under `key` (64 hex digits)."""
+    """One generation: the rows of `stage` made under `key` (64 hex digits).
+
+    Attributes:
+        provenance: JSON values that say where the rows come from.
+    """
 
     stage: str
     key: str
     path: Path
     rows_per_shard: int
+    provenance: Mapping[str, Any]
 
     @abstractmethod
     def reserve_shards(self, count: int) -> int:
@@ -203,8 +208,25 @@ class FeatureStore(FeatureReader):
         """Make rows missing again, so that they are computed anew into another shard."""
 
     @abstractmethod
-    def verify(self) -> list[Problem]:
-        """Read everything back and return what is not as it was written."""
+    def verify(
+        self, deep: bool = True, on_read: Callable[[int], None] | None = None
+    ) -> list[Problem]:
+        """Return what is not as it was written.
+
+        Args:
+            deep: read every row back; without, only what says where rows lie and which they are.
+            on_read: called again and again with the bytes read since the last call.
+        """
+
+    @abstractmethod
+    def repair(self, on_read: Callable[[int], None] | None = None) -> list[Problem]:
+        """Verify deeply and make what is hurt missing, so that it is computed anew.
+
+        Nothing is deleted: what is broken beyond single rows is moved aside.
+
+        Returns:
+            The problems there were; rows of theirs that are not missing now were not lost.
+        """
 
     def append(self, rows: Sequence[Row]) -> list[Receipt]:
         """Reserve, write and commit `rows` in as many shards as they need."""
@@ -248,6 +270,14 @@ class Store(ABC):
     @abstractmethod
     def generations(self) -> list[GenerationInfo]:
         """List what the store holds, by stage and age."""
+
+    @abstractmethod
+    def check(self) -> list[Problem]:
+        """Return what is wrong beyond the rows of single generations, which `verify` looks at."""
+
+    @abstractmethod
+    def repair(self) -> list[Problem]:
+        """Mend what `check` finds and opening the store did not; return what that was."""
 
     @abstractmethod
     def close(self) -> None:

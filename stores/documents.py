@@ -20,15 +20,16 @@ def write_documents(layout: GenerationLayout, rows: int) -> None:
 def wrong_documents(layout: GenerationLayout, rows: int) -> list[Path]:
     """Return the files that are missing or describe something else."""
     documents = shard_format(layout.format).documents(layout, rows)
-    return [path for path, document in documents.items() if not _equals(path, document)]
+    return [path for path, document in documents.items() if not holds(path, document)]
 
 
 def _bring_up_to_date(path: Path, document: bytes) -> None:
-    if not _equals(path, document):
+    if not holds(path, document):
         replace_file(path, document, durable=False)
 
 
-def _equals(path: Path, document: bytes) -> bool:
+def holds(path: Path, document: bytes) -> bool:
+    """Return whether a file is there and is exactly `document`."""
     # The size first: a file from elsewhere may be of any size.
     try:
         return path.stat().st_size == len(document) and path.read_bytes() == document

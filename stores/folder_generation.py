@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from stores.rows_csv import write_rows_csv
 from stores.shard_files import ShardFiles
 from stores.shard_format import DamagedShardError, part_of
 from stores.shard_set import ShardSetWriter
-from stores.verify import verify_generation
+from stores.verify import repair_generation, verify_generation
 
 SECONDS_BETWEEN_CSV = 60.0
 
@@ -47,6 +47,7 @@ class FolderGeneration(FeatureStore):
         self.path = layout.path
         self.specs = layout.specs
         self.rows_per_shard = layout.rows_per_shard
+        self.provenance = layout.provenance
         self._form = shard_format(layout.format)
         self._manifest = manifest
         self._writer = writer
@@ -170,9 +171,21 @@ class FolderGeneration(FeatureStore):
         """See `FeatureStore.failures`."""
         return self._manifest.failures(self.stage, self.key)
 
-    def verify(self) -> list[Problem]:
+    def verify(
+        self, deep: bool = True, on_read: Callable[[int], None] | None = None
+    ) -> list[Problem]:
         """See `FeatureStore.verify`."""
-        return verify_generation(self.layout, self._manifest)
+        return verify_generation(self.layout, self._manifest, deep=deep, on_read=on_read)
+
+    def repair(self, on_read: Callable[[int], None] | None = None) -> list[Problem]:
+        """See `FeatureStore.repair`."""
+        manifest = self._writing()
+        with self._changing:
+            problems = repair_generation(self.layout, manifest, on_read)
+            self._files.close()
+            self._loaded = None
+            write_documents(self.layout, self._index.end)
+        return problems
 
     def close(self) -> None:
         """Write rows.csv where rows changed, close all files; the store calls this."""

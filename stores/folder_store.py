@@ -18,6 +18,7 @@ from typing import Any
 from stores.base import GenerationInfo, MissingGenerationError, Store, read_only_error
 from stores.checks import rows_per_shard
 from stores.compression import check_compression
+from stores.descriptions import check_store, forget_lost_generations
 from stores.documents import write_documents
 from stores.durable import make_folder, open_folder, replace_file
 from stores.folder_generation import FolderGeneration
@@ -28,7 +29,7 @@ from stores.manifest import Manifest
 from stores.manifest_db import MANIFEST_FILE
 from stores.manifest_writer import ManifestWriter
 from stores.marker import check_free_or_ours, check_marker, write_marker
-from stores.records import ArraySpec, check_specs
+from stores.records import ArraySpec, Problem, check_specs
 from stores.recovery import recover
 from stores.shard_format import shards_on_disk
 
@@ -121,6 +122,16 @@ class FolderStore(Store):
         known = self._manifest.generations(self.path)
         return [info for info in known if (info.path / STAGE_FILE).exists()]
 
+    def check(self) -> list[Problem]:
+        """See `Store.check`."""
+        return check_store(self.path, self._manifest)
+
+    def repair(self) -> list[Problem]:
+        """See `Store.repair`."""
+        if self._writer is None:
+            raise read_only_error(self.path)
+        return forget_lost_generations(self.path, self._writer)
+
     def close(self) -> None:
         """See `Store.close`."""
         with ExitStack() as stack:
@@ -167,5 +178,5 @@ class FolderStore(Store):
         write_documents(layout, 0)
         replace_file(layout.path / STAGE_FILE, document, durable=True)
         relative = layout.path.relative_to(self.path)
-        self._writer.register(layout.stage, layout.key, str(relative), layout.created)
+        self._writer.register(layout.stage, layout.key, str(relative), layout.created, document)
         return read_layout(layout.path)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crc32c import crc32c
+
 from stores.base import GenerationInfo
 from stores.manifest_db import (
     INFO_COLUMNS,
@@ -116,6 +118,34 @@ class Manifest:
                 GenerationInfo(stage, key, root / path, *values)
                 for stage, key, path, *values in connection.execute(query)
             ]
+
+    def descriptions(self) -> list[tuple[str, str, bytes]]:
+        """Return stage, key and the text of stage.json of each generation.
+
+        Raises:
+            DamagedManifestError: a text is not what was written.
+        """
+        query = """
+            SELECT stage, key, document, crc FROM descriptions
+            JOIN generations ON id = generation ORDER BY stage, created, key"""
+        with self._reading() as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+            found = connection.execute(query).fetchall() if ("descriptions",) in tables else []
+        if not all(isinstance(text, bytes) and crc32c(text) == crc for *_, text, crc in found):
+            raise DamagedManifestError(f"got a changed description in {advice(self.path)}")
+        return [(stage, key, document) for stage, key, document, _ in found]
+
+    def check(self) -> None:
+        """Look the whole file over.
+
+        Raises:
+            DamagedManifestError: it is not what was written.
+            FileNotFoundError: there is none.
+        """
+        with self._reading() as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise DamagedManifestError(f"got {found!r} in {advice(self.path)}")
 
     def is_exported(self, stage: str, key: str) -> bool:
         """Return whether rows.csv was written after the last commit."""

@@ -38,6 +38,12 @@ CREATE TABLE failures (
     error_class TEXT NOT NULL, message TEXT NOT NULL, frame INTEGER,
     PRIMARY KEY (generation, row_key)) WITHOUT ROWID;
 """
+# Copies of each stage.json. A table that older manifests lack, so it is made when it is not there.
+DESCRIPTIONS = """
+CREATE TABLE IF NOT EXISTS descriptions (
+    generation INTEGER PRIMARY KEY REFERENCES generations ON DELETE CASCADE,
+    document BLOB NOT NULL, crc INTEGER NOT NULL)
+"""
 INFO_COLUMNS = ", ".join(field.name for field in fields(RowInfo))
 
 _SEAL = struct.Struct("<32sqq")

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
+from crc32c import crc32c
+
 from stores.manifest import Manifest
 from stores.manifest_db import (
+    DESCRIPTIONS,
     SCHEMA,
     SCHEMA_VERSION,
     DamagedManifestError,
@@ -62,6 +65,7 @@ class ManifestWriter(Manifest):
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise ManifestError(f"got manifest version {version}, expected {SCHEMA_VERSION}")
+            connection.execute(DESCRIPTIONS)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -85,13 +89,22 @@ class ManifestWriter(Manifest):
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def register(self, stage: str, key: str, path: str, created: str) -> None:
-        """Make a generation known; `path` is relative to the root."""
+    def register(self, stage: str, key: str, path: str, created: str, document: bytes) -> None:
+        """Make a generation known.
+
+        Args:
+            path: relative to the root.
+            document: its stage.json; of one that is known, the first stays.
+        """
         with self.transaction() as connection:
             connection.execute(
                 "INSERT INTO generations (stage, key, path, created, next_shard, exported) "
                 "VALUES (?, ?, ?, ?, 0, 0) ON CONFLICT DO NOTHING",
                 (stage, key, path, created),
+            )
+            connection.execute(
+                "INSERT OR IGNORE INTO descriptions VALUES (?, ?, ?)",
+                (generation_id(connection, stage, key), document, crc32c(document)),
             )
 
     def unregister(self, stage: str, key: str) -> None:
@@ -149,6 +162,22 @@ class ManifestWriter(Manifest):
                 f"DELETE FROM {table} WHERE generation = ? AND row_key = ?",
                 [(generation, pack_keys([row_key])) for row_key in row_keys],
             )
+            mark_exported(connection, generation, False)
+
+    def drop(self, stage: str, key: str, row_keys: Iterable[str], shards: Iterable[int]) -> None:
+        """Delete rows, and shards with every row that is left in them."""
+        with self.transaction() as connection:
+            generation = generation_id(connection, stage, key)
+            connection.executemany(
+                "DELETE FROM rows WHERE generation = ? AND row_key = ?",
+                [(generation, pack_keys([row_key])) for row_key in row_keys],
+            )
+            for shard in shards:
+                for table in ("rows", "shards"):
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE generation = ? AND shard = ?",
+                        (generation, shard),
+                    )
             mark_exported(connection, generation, False)
 
     def mark_exported(self, stage: str, key: str) -> None:

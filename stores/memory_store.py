@@ -1,6 +1,6 @@
 """A store in memory: the contract in its plainest form, for tests of whatever uses a store."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class MemoryGeneration(FeatureStore):
         self.path, self.stage, self.key = path, stage, key
         self.specs = check_specs(specs)
         self.rows_per_shard = rows_per_shard(specs, shard_mib)
+        self.provenance: Mapping[str, Any] = {}
         self.created = datetime.now(UTC).isoformat(timespec="microseconds")
         self.shards: dict[int, list[dict[str, NDArray[Any]]]] = {}
         self.rows: dict[str, tuple[int, int, RowInfo, dict[str, int]]] = {}
@@ -151,8 +152,14 @@ class MemoryGeneration(FeatureStore):
         for key in keys:
             self.rows.pop(key, None)
 
-    def verify(self) -> list[Problem]:
+    def verify(
+        self, deep: bool = True, on_read: Callable[[int], None] | None = None
+    ) -> list[Problem]:
         """See `FeatureStore.verify`."""
+        if not deep:
+            return []
+        if on_read is not None:
+            on_read(len(self) * sum(spec.row_nbytes for spec in self.specs.values()))
         return [
             Problem(
                 f"output {output!r}: the checksum does not match; clips {info.clip_id!r}", (key,)
@@ -161,6 +168,13 @@ class MemoryGeneration(FeatureStore):
             for output in self.specs
             if not self._is_intact(key, output)
         ]
+
+    def repair(self, on_read: Callable[[int], None] | None = None) -> list[Problem]:
+        """See `FeatureStore.repair`."""
+        problems = self.verify(on_read=on_read)
+        for problem in problems:
+            self.forget(problem.row_keys)
+        return problems
 
     def _is_intact(self, key: str, output: str) -> bool:
         shard, slot, _, checks = self.rows[key]
@@ -183,7 +197,7 @@ class MemoryStore(Store):
         shard_mib: float = 32,
         compression: str = "none",
     ) -> MemoryGeneration:
-        """See `Store.generation`; neither provenance nor compression matter here."""
+        """See `Store.generation`; compression does not matter here."""
         folder = generation_folder(self.path, stage, key)
         generation = self._generations.get((stage, key))
         if generation is None:
@@ -192,6 +206,7 @@ class MemoryStore(Store):
                     f"got stage {stage!r} with key {key}, which is not here"
                 )
             generation = MemoryGeneration(folder, stage, key, specs, shard_mib)
+            generation.provenance = dict(provenance or {})
             self._generations[stage, key] = generation
         if specs is not None and dict(specs) != generation.specs:
             raise ValueError(f"got specs {dict(specs)}, expected {generation.specs}")
@@ -208,6 +223,14 @@ class MemoryStore(Store):
             for made in self._generations.values()
         ]
         return sorted(infos, key=lambda info: (info.stage, info.created))
+
+    def check(self) -> list[Problem]:
+        """See `Store.check`; there is nothing that could be."""
+        return []
+
+    def repair(self) -> list[Problem]:
+        """See `Store.repair`."""
+        return []
 
     def close(self) -> None:
         """See `Store.close`; nothing to do."""

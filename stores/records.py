@@ -271,10 +271,12 @@ class Problem:
     Attributes:
         message: what is wrong, where, and which clips it costs.
         row_keys: the rows to forget and compute again; empty where no row is lost.
+        shard: number of a shard that is broken as a whole, None where single rows are damaged.
     """
 
     message: str
     row_keys: tuple[str, ...] = ()
+    shard: int | None = None
 
     def __str__(self) -> str:
         return self.message

@@ -5,28 +5,27 @@ What a crash can leave behind, and what becomes of it:
     complete shards the manifest never heard of   adopted, row by row where the checksum holds
     other shard files it never heard of           moved to `.quarantine`, never deleted
     a lost or damaged manifest                    rebuilt: every shard is then unheard of
+    a lost or changed stage.json                  written again, from its copy in the manifest
     zarr.json or rows.csv behind the manifest     written again
 """
 
-import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
+from stores.descriptions import restore_descriptions
 from stores.documents import write_documents
 from stores.durable import make_folder, sweep_temps
 from stores.formats import shard_format
 from stores.layout import STAGE_FILE, GenerationLayout, read_layout
 from stores.manifest_db import SIDE_SUFFIXES, DamagedManifestError
 from stores.manifest_writer import ManifestWriter
+from stores.quarantine import QUARANTINE, move_free, quarantine_shard
 from stores.records import Receipt
 from stores.rows_csv import write_rows_csv
 from stores.shard_format import DamagedShardError, shards_on_disk
-from stores.shard_set import inspect_shard
-
-QUARANTINE = ".quarantine"
+from stores.shard_set import intact_part
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +60,7 @@ def _open_and_reconcile(root: Path, manifest_path: Path) -> ManifestWriter:
 def _reconcile(root: Path, manifest: ManifestWriter) -> None:
     """Make manifest and folders agree."""
     sweep_temps(root)
+    restore_descriptions(root, manifest)
     for stage in _folders(root):
         sweep_temps(stage)
         for folder in _folders(stage):
@@ -81,7 +81,8 @@ def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: Manife
     form = shard_format(layout.format)
     for place in form.folders(layout):
         make_folder(place)
-    manifest.register(stage, key, str(layout.path.relative_to(root)), layout.created)
+    document = (layout.path / STAGE_FILE).read_bytes()
+    manifest.register(stage, key, str(layout.path.relative_to(root)), layout.created, document)
     index, known = manifest.load(stage, key, layout.rows_per_shard)
     found = shards_on_disk(form, layout)
     unheard_of = sorted(found.keys() - known.keys())
@@ -99,9 +100,9 @@ def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: Manife
 def _adopt(layout: GenerationLayout, shard: int) -> Receipt | None:
     """Return a receipt for the intact rows of a shard; put a useless shard aside."""
     try:
-        receipt, damaged = inspect_shard(layout, shard)
+        receipt = intact_part(layout, shard)
     except DamagedShardError as error:
-        _quarantine(layout, shard)
+        quarantine_shard(layout, shard)
         logger.warning(
             "got shard %d of stage %r not committed and not whole (%s: %s); moved it to %s, and "
             "its rows will be computed again",
@@ -112,31 +113,15 @@ def _adopt(layout: GenerationLayout, shard: int) -> Receipt | None:
             layout.path / QUARANTINE,
         )
         return None
-    slots = {slot: row for slot, row in receipt.slots.items() if slot not in damaged}
-    logger.info("took in shard %d of stage %r: %d rows", shard, layout.stage, len(slots))
-    return replace(receipt, slots=slots)
-
-
-def _quarantine(layout: GenerationLayout, shard: int) -> None:
-    form = shard_format(layout.format)
-    for part in form.parts(layout):
-        path = form.path(layout, part, shard)
-        if path.exists():
-            make_folder(layout.path / QUARANTINE)
-            _move_free(path, layout.path / QUARANTINE / f"{part}.{path.name}")
+    logger.info("took in shard %d of stage %r: %d rows", shard, layout.stage, len(receipt.slots))
+    return receipt
 
 
 def _put_aside(path: Path, suffixes: Iterable[str]) -> None:
     for suffix in suffixes:
         side = Path(f"{path}{suffix}")
         if side.exists():
-            _move_free(side, side.with_name(f"{side.name}.damaged"))
-
-
-def _move_free(source: Path, target: Path) -> None:
-    """Rename to `target`, with a number behind it where that is taken."""
-    names = itertools.chain([target], (Path(f"{target}.{n}") for n in itertools.count(1)))
-    os.rename(source, next(name for name in names if not name.exists()))
+            move_free(side, side.with_name(f"{side.name}.damaged"))
 
 
 def _folders(folder: Path) -> Iterator[Path]:

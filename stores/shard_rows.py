@@ -1,5 +1,6 @@
 """Single rows of an open shard file, as they are read back to be checked."""
 
+import errno
 import os
 
 from crc32c import crc32c
@@ -22,10 +23,15 @@ def damaged_slots(layout: GenerationLayout, descriptor: int, tail: ShardTail) ->
 
 
 def read_stored(descriptor: int, table: ChunkTable, slot: int) -> memoryview | None:
-    """Return the stored values of a row, None where their checksum does not match."""
+    """Return the stored values of a row, None where they cannot be read or do not match."""
     size = table.nbytes[slot]
     inline = table.checks is None
-    stored = memoryview(os.pread(descriptor, size + inline * CRC_NBYTES, table.offsets[slot]))
+    try:
+        stored = memoryview(os.pread(descriptor, size + inline * CRC_NBYTES, table.offsets[slot]))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None  # a bad place on the disk costs this row, not the search for others
     values, check = stored[:size], stored[size:]
     expected = int.from_bytes(check, "little") if table.checks is None else table.checks[slot]
     whole = len(stored) == size + inline * CRC_NBYTES

@@ -1,9 +1,10 @@
 """All files of one shard together: writing them, and looking at them again afterwards."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stores.checks import check_rows
@@ -53,13 +54,21 @@ class ShardSetWriter:
 
 @contextmanager
 def open_shard_file(path: Path) -> Iterator[int]:
-    """Yield a descriptor for reading; raise DamagedShardError where there is no such file."""
+    """Yield a descriptor for reading.
+
+    Raises:
+        DamagedShardError: there is no such file, or the disk fails to read it.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         raise DamagedShardError(path, "the file is gone") from None
     try:
         yield descriptor
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise DamagedShardError(path, f"it cannot be read ({error.strerror})") from error
     finally:
         os.close(descriptor)
 
@@ -94,3 +103,14 @@ def inspect_shard(layout: GenerationLayout, shard: int) -> tuple[Receipt, set[in
             raise DamagedShardError(path, "its rows are not those of the other files")
     slots = dict(enumerate(rows))
     return Receipt(layout.stage, layout.key, shard, slots, nbytes, checks), damaged
+
+
+def intact_part(layout: GenerationLayout, shard: int) -> Receipt:
+    """Read a shard back; return the receipt of those of its rows that are as they were written.
+
+    Raises:
+        DamagedShardError: see `inspect_shard`.
+    """
+    receipt, damaged = inspect_shard(layout, shard)
+    slots = {slot: row for slot, row in receipt.slots.items() if slot not in damaged}
+    return replace(receipt, slots=slots)

@@ -1,28 +1,46 @@
-"""Reading a whole generation back and comparing it with what the manifest says."""
+"""Comparing a whole generation with what the manifest says, and putting aside what differs."""
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from stores.documents import wrong_documents
 from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest, StoredRow
+from stores.manifest_db import DamagedManifestError
+from stores.manifest_writer import ManifestWriter
+from stores.quarantine import quarantine_shard
 from stores.records import Problem, name_some
 from stores.shard_footer import decode_rows, read_footer
 from stores.shard_format import DamagedShardError
 from stores.shard_rows import damaged_slots
-from stores.shard_set import open_shard_file
+from stores.shard_set import intact_part, open_shard_file
+
+OnRead = Callable[[int], None]
 
 
-def verify_generation(layout: GenerationLayout, manifest: Manifest) -> list[Problem]:
+def verify_generation(
+    layout: GenerationLayout,
+    manifest: Manifest,
+    *,
+    deep: bool = True,
+    on_read: OnRead | None = None,
+) -> list[Problem]:
     """Check every file that holds rows: index, footer, identity, and each row's checksum.
 
-    Raises:
-        DamagedManifestError: the manifest itself is damaged.
+    Args:
+        deep: read the rows too; without, damage to single rows is not found.
+        on_read: called after each file with the bytes that were read of it.
     """
-    index, checks = manifest.load(layout.stage, layout.key, layout.rows_per_shard)
+    try:
+        index, checks = manifest.load(layout.stage, layout.key, layout.rows_per_shard)
+        stored = manifest.rows(layout.stage, layout.key)
+    except (DamagedManifestError, FileNotFoundError) as error:
+        return [Problem(str(error))]
     by_shard: dict[int, list[StoredRow]] = defaultdict(list)
-    for row in manifest.rows(layout.stage, layout.key):
+    for row in stored:
         by_shard[row.shard].append(row)
     problems: list[Problem] = []
     for shard, rows in by_shard.items():
@@ -31,33 +49,73 @@ def verify_generation(layout: GenerationLayout, manifest: Manifest) -> list[Prob
             problems.append(_problem(f"shard {shard} is not in the manifest", rows))
             continue
         for part in shard_format(layout.format).parts(layout):
-            problems += _check_file(layout, part, shard, rows, known[part])
-    for path in wrong_documents(layout, index.end):
+            problems += _check_file(layout, part, rows, known[part], deep, on_read or _ignore)
+    wrong = wrong_documents(layout, index.end)
+    if wrong:  # a run may have added rows meanwhile
+        index, _ = manifest.load(layout.stage, layout.key, layout.rows_per_shard)
+        wrong = wrong_documents(layout, index.end)
+    for path in wrong:
         problems.append(Problem(f"{path} does not describe the store; open it for writing once"))
     return problems
 
 
-def _check_file(
-    layout: GenerationLayout, part: str, shard: int, rows: list[StoredRow], check: int
+def repair_generation(
+    layout: GenerationLayout, manifest: ManifestWriter, on_read: OnRead | None = None
 ) -> list[Problem]:
-    """Check the file of one part of a shard."""
-    form = shard_format(layout.format)
+    """Make hurt rows missing and move shards that are broken as a whole to the quarantine.
+
+    Where it is the manifest that is wrong, it learns again from the shard, and no row is lost.
+
+    Returns:
+        What was wrong, as `verify_generation` found it.
+    """
+    stage, key = layout.stage, layout.key
+    problems = verify_generation(layout, manifest, on_read=on_read)
+    hurt = {row_key for problem in problems for row_key in problem.row_keys}
+    touched = {row.shard for row in manifest.rows(stage, key) if row.row_key in hurt}
+    # After a crash from here on, the next writer finds shards that it never heard of.
+    broken = {problem.shard for problem in problems if problem.shard is not None}
+    manifest.drop(stage, key, hurt, broken)
+    for shard in sorted(touched):
+        try:
+            receipt = intact_part(layout, shard)
+        except DamagedShardError:
+            quarantine_shard(layout, shard)
+        else:
+            slots = {slot: row for slot, row in receipt.slots.items() if row[0] in hurt}
+            manifest.commit(stage, key, [replace(receipt, slots=slots)], [])
+    return problems
+
+
+def _check_file(
+    layout: GenerationLayout,
+    part: str,
+    rows: list[StoredRow],
+    check: int,
+    deep: bool,
+    on_read: OnRead,
+) -> list[Problem]:
+    """Check the file of one part of a shard, which `rows` live in."""
+    form, shard = shard_format(layout.format), rows[0].shard
     path = form.path(layout, part, shard)
+    bad: set[int] = set()
     try:
         with open_shard_file(path) as descriptor:
             tail = form.read_tail(layout, part, path, descriptor)
             if tail.footer_crc != check:
                 raise DamagedShardError(path, "it is not the file that was committed")
             footer = read_footer(layout, part, shard, path, descriptor, tail)
-            bad = set(damaged_slots(layout, descriptor, tail))
             rest_is_intact = form.is_rest_intact(descriptor, tail)
+            if deep:
+                bad = damaged_slots(layout, descriptor, tail)
+            nbytes = os.fstat(descriptor).st_size
+            on_read(nbytes if deep else nbytes - tail.footer_start)
     except DamagedShardError as error:
-        return [_problem(f"{error.path}: {error.reason}", rows)]
+        return [_problem(f"{error.path}: {error.reason}", rows, shard)]
     problems = []
     if not rest_is_intact:
-        problems.append(
-            Problem(f"{path}: what it says to other programs is damaged, the rows are not")
-        )
+        message = f"{path}: what it says to other programs is damaged, the rows are not"
+        problems.append(Problem(message, (), shard))
     damaged = [row for row in rows if row.slot in bad]
     if damaged:
         problems.append(_problem(f"{path}: the checksum does not match", damaged))
@@ -69,7 +127,11 @@ def _check_file(
     return problems
 
 
-def _problem(message: str, rows: Iterable[StoredRow]) -> Problem:
+def _problem(message: str, rows: Iterable[StoredRow], shard: int | None = None) -> Problem:
     rows = list(rows)
     clips = name_some(list(dict.fromkeys(row.info.clip_id for row in rows)))
-    return Problem(f"{message}; clips {clips}", tuple(row.row_key for row in rows))
+    return Problem(f"{message}; clips {clips}", tuple(row.row_key for row in rows), shard)
+
+
+def _ignore(nbytes: int) -> None:
+    pass
