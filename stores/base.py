@@ -5,7 +5,6 @@ shard by shard (`reserve_shards`, `write_shard`, `commit`) and read row by row (
 A row exists once its receipt is committed, and never changes after that.
 """
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +15,15 @@ from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
-from stores.records import (
-    ArraySpec,
-    Failure,
-    Problem,
-    Receipt,
-    RefusedRowError,
-    Row,
-    RowInfo,
-    name_some,
+from stores.errors import (
+    CorruptRowError,
+    GenerationInUseError,
+    MissingGenerationError,
+    MissingRowsError,
+    StoreLockedError,
+    read_only_error,
 )
+from stores.records import ArraySpec, Failure, Problem, Receipt, RefusedRowError, Row, RowInfo
 
 __all__ = [
     "ArraySpec",
@@ -33,7 +31,9 @@ __all__ = [
     "Failure",
     "FeatureReader",
     "FeatureStore",
+    "GenerationInUseError",
     "GenerationInfo",
+    "Leftovers",
     "MissingGenerationError",
     "MissingRowsError",
     "Problem",
@@ -50,44 +50,6 @@ __all__ = [
 APPEND_THREADS = 3
 
 
-class MissingRowsError(KeyError):
-    """Rows were asked for that the generation does not hold."""
-
-    def __init__(self, stage: str, keys: Sequence[str]) -> None:
-        super().__init__(stage, list(keys))
-        self.stage = stage
-        self.row_keys = list(keys)
-
-    def __str__(self) -> str:
-        return (
-            f"got {len(self.row_keys):,} row keys that stage {self.stage!r} does not hold "
-            f"({name_some(self.row_keys)}), expected stored rows; extract them first"
-        )
-
-
-class MissingGenerationError(LookupError):
-    """A generation was asked for that the store does not hold."""
-
-
-class CorruptRowError(OSError):
-    """Stored bytes are not what was written."""
-
-    def __init__(self, message: str, row_keys: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.row_keys = list(row_keys)
-
-
-class StoreLockedError(OSError):
-    """Somebody else has the store open for writing."""
-
-
-def read_only_error(path: Path) -> io.UnsupportedOperation:
-    """Return the error for a write to what is open for reading."""
-    return io.UnsupportedOperation(
-        f"got a write to {path}, which is open for reading; open the store with mode 'a'"
-    )
-
-
 @dataclass(frozen=True)
 class GenerationInfo:
     """One line of `Store.generations`: counts of rows and failures, bytes on disk, UTC time."""
@@ -99,6 +61,20 @@ class GenerationInfo:
     failures: int
     nbytes: int
     created: str
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Files of one generation that hold no row any more.
+
+    Quarantined files, and shards all of whose rows were forgotten. Where `stage` and `key` are
+    empty, damaged manifests that were put aside.
+    """
+
+    stage: str
+    key: str
+    files: int
+    nbytes: int
 
 
 class FeatureReader(ABC):
@@ -278,6 +254,27 @@ class Store(ABC):
     @abstractmethod
     def repair(self) -> list[Problem]:
         """Mend what `check` finds and opening the store did not; return what that was."""
+
+    @abstractmethod
+    def remove(self, stage: str, key: str) -> int:
+        """Delete a generation for good; return how many bytes that freed.
+
+        Raises:
+            MissingGenerationError: there is none.
+            GenerationInUseError: another process, or another opened store, reads it.
+        """
+
+    @abstractmethod
+    def leftovers(self) -> list[Leftovers]:
+        """List the files that hold no row any more."""
+
+    @abstractmethod
+    def remove_leftovers(self, leftovers: Leftovers) -> int:
+        """Delete such files for good; return how many bytes that freed.
+
+        Raises:
+            GenerationInUseError: somebody reads the generation, who may know such a row yet.
+        """
 
     @abstractmethod
     def close(self) -> None:

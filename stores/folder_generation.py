@@ -12,7 +12,8 @@ from stores.base import CorruptRowError, FeatureStore, MissingRowsError, read_on
 from stores.checks import allocate, wanted_outputs
 from stores.documents import write_documents
 from stores.formats import shard_format
-from stores.layout import GenerationLayout
+from stores.layout import STAGE_FILE, GenerationLayout
+from stores.lock import ReaderLock
 from stores.manifest import Manifest
 from stores.manifest_writer import ManifestWriter
 from stores.records import Failure, Problem, Receipt, Row, RowInfo, name_some
@@ -53,11 +54,12 @@ class FolderGeneration(FeatureStore):
         self._writer = writer
         self._files = ShardFiles(layout, verify_every_read=verify_every_read)
         self._loaded: tuple[RowIndex, dict[int, Any]] | None = None
+        self._guard: ReaderLock | None = None  # taken before anything is read
         self._changing = threading.RLock()
         self._csv_time = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_writer": None, "_changing": None}
+        return {**vars(self), "_writer": None, "_changing": None, "_guard": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _changing=threading.RLock())
@@ -190,11 +192,14 @@ class FolderGeneration(FeatureStore):
     def close(self) -> None:
         """Write rows.csv where rows changed, close all files; the store calls this."""
         self._files.close()
+        self._guard = None
         with self._changing:
             if self._writer and not self._manifest.is_exported(self.stage, self.key):
                 self._export(self._writer)
 
     def _load(self) -> tuple[RowIndex, dict[int, Any]]:
+        if self._guard is None:
+            self._guard = ReaderLock(self.path / STAGE_FILE)
         if self._loaded is None:
             with self._changing:
                 self._loaded = self._manifest.load(self.stage, self.key, self.rows_per_shard)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stores.base import GenerationInfo, MissingGenerationError, Store, read_only_error
+from stores.base import GenerationInfo, Leftovers, MissingGenerationError, Store, read_only_error
 from stores.checks import rows_per_shard
 from stores.compression import check_compression
 from stores.descriptions import check_store, forget_lost_generations
@@ -31,6 +31,7 @@ from stores.manifest_writer import ManifestWriter
 from stores.marker import check_free_or_ours, check_marker, write_marker
 from stores.records import ArraySpec, Problem, check_specs
 from stores.recovery import recover
+from stores.removal import list_leftovers, remove_generation, remove_leftovers
 from stores.shard_format import shards_on_disk
 
 
@@ -128,9 +129,23 @@ class FolderStore(Store):
 
     def repair(self) -> list[Problem]:
         """See `Store.repair`."""
-        if self._writer is None:
-            raise read_only_error(self.path)
-        return forget_lost_generations(self.path, self._writer)
+        return forget_lost_generations(self.path, self._writing())
+
+    def remove(self, stage: str, key: str) -> int:
+        """See `Store.remove`."""
+        writer = self._writing()
+        self._let_go(stage, key)
+        return remove_generation(self.path, stage, key, writer)
+
+    def leftovers(self) -> list[Leftovers]:
+        """See `Store.leftovers`."""
+        return list_leftovers(self.path, self._manifest)
+
+    def remove_leftovers(self, leftovers: Leftovers) -> int:
+        """See `Store.remove_leftovers`."""
+        writer = self._writing()
+        self._let_go(leftovers.stage, leftovers.key)
+        return remove_leftovers(self.path, writer, leftovers)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -141,6 +156,17 @@ class FolderStore(Store):
                 stack.callback(self._writer.close)
             while self._open:
                 stack.callback(self._open.popitem()[1].close)
+
+    def _writing(self) -> ManifestWriter:
+        if self._writer is None:
+            raise read_only_error(self.path)
+        return self._writer
+
+    def _let_go(self, stage: str, key: str) -> None:
+        """Close our own view of a generation, which otherwise counts as somebody reading it."""
+        generation = self._open.pop((stage, key), None)
+        if generation is not None:
+            generation.close()
 
     def _read_layout(self, folder: Path, key: str) -> GenerationLayout:
         layout = read_layout(folder)
@@ -162,8 +188,7 @@ class FolderStore(Store):
 
     def _create(self, layout: GenerationLayout) -> GenerationLayout:
         """Make the folders and documents of a new generation; stage.json comes last."""
-        if self._writer is None:
-            raise read_only_error(self.path)
+        writer = self._writing()
         document = layout.encode()
         form = shard_format(layout.format)
         for folder in (layout.path.parent, layout.path, *form.folders(layout)):
@@ -174,9 +199,9 @@ class FolderStore(Store):
                 "restore that file, or move the folder out of the store"
             )
         # Rows of an earlier folder of this name, which somebody removed.
-        self._writer.unregister(layout.stage, layout.key)
+        writer.unregister(layout.stage, layout.key)
         write_documents(layout, 0)
         replace_file(layout.path / STAGE_FILE, document, durable=True)
         relative = layout.path.relative_to(self.path)
-        self._writer.register(layout.stage, layout.key, str(relative), layout.created, document)
+        writer.register(layout.stage, layout.key, str(relative), layout.created, document)
         return read_layout(layout.path)

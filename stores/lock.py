@@ -1,14 +1,23 @@
-"""One writer per store: a lock that the kernel drops when its holder dies."""
+"""Locks that the kernel drops when their holder dies: one writer, and readers that are left alone.
 
+They hold among the processes of one machine. Where a file system has none, readers go without.
+"""
+
+import errno
 import fcntl
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from stores.base import StoreLockedError
+from stores.errors import GenerationInUseError, MissingGenerationError, StoreLockedError
 
 LOCK_FILE = ".lock"
+
+# Network file systems answer EBADF where an exclusive lock would need a descriptor to write.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
 
 class WriterLock:
@@ -48,6 +57,80 @@ class WriterLock:
         os.close(self._descriptor)
         self._descriptor = -1
         _held.discard(self)
+
+
+class ReaderLock:
+    """Keeps a generation from being removed; held until `release` or the end of the object.
+
+    A forked child has a share in its parent's lock.
+
+    Args:
+        path: stage.json of the generation.
+
+    Raises:
+        MissingGenerationError: the generation is gone, or just being removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            _flock(self._descriptor, fcntl.LOCK_SH)
+            gone = not os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+        except (FileNotFoundError, BlockingIOError):
+            gone = True
+        if gone:
+            self.release()
+            raise MissingGenerationError(
+                f"got {path.parent}, which was removed meanwhile; open the store again"
+            )
+
+    def release(self) -> None:
+        """Let the generation be removed; safe to call twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.release()
+
+
+@contextmanager
+def without_readers(path: Path) -> Iterator[None]:
+    """Keep readers of a generation out for a while.
+
+    Args:
+        path: stage.json of the generation; where it is gone, nobody can be reading.
+
+    Raises:
+        GenerationInUseError: somebody is reading.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        try:
+            _flock(descriptor, fcntl.LOCK_EX)
+        except BlockingIOError:
+            raise GenerationInUseError(
+                f"got {path.parent}, which somebody reads, expected nobody; try again later"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, operation: int) -> None:
+    """Take a lock or raise BlockingIOError; do nothing where there are no locks."""
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 # A forked child shares the lock with its parent, and would keep it after the parent's death.

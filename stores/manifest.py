@@ -119,6 +119,16 @@ class Manifest:
                 for stage, key, path, *values in connection.execute(query)
             ]
 
+    def empty_shards(self, stage: str, key: str) -> list[int]:
+        """Return the shards of a generation that hold no row any more."""
+        query = (
+            "SELECT shard FROM shards WHERE generation = ?1 AND shard NOT IN "
+            "(SELECT shard FROM rows WHERE generation = ?1)"
+        )
+        with self._reading() as connection:
+            found = connection.execute(query, (generation_id(connection, stage, key),))
+            return [shard for (shard,) in found]
+
     def descriptions(self) -> list[tuple[str, str, bytes]]:
         """Return stage, key and the text of stage.json of each generation.
 

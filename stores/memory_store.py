@@ -13,6 +13,7 @@ from stores.base import (
     CorruptRowError,
     FeatureStore,
     GenerationInfo,
+    Leftovers,
     MissingGenerationError,
     MissingRowsError,
     Store,
@@ -176,6 +177,10 @@ class MemoryGeneration(FeatureStore):
             self.forget(problem.row_keys)
         return problems
 
+    def empty_shards(self) -> list[int]:
+        """Return the shards that hold no row any more."""
+        return sorted(self.shards.keys() - {shard for shard, *_ in self.rows.values()})
+
     def _is_intact(self, key: str, output: str) -> bool:
         shard, slot, _, checks = self.rows[key]
         return crc32c(self.shards[shard][slot][output].tobytes()) == checks[output]
@@ -231,6 +236,30 @@ class MemoryStore(Store):
     def repair(self) -> list[Problem]:
         """See `Store.repair`."""
         return []
+
+    def remove(self, stage: str, key: str) -> int:
+        """See `Store.remove`; nobody else can be reading."""
+        nbytes = sum(i.nbytes for i in self.generations() if (i.stage, i.key) == (stage, key))
+        if self._generations.pop((stage, key), None) is None:
+            raise MissingGenerationError(f"got stage {stage!r} with key {key}, which is not here")
+        return nbytes
+
+    def leftovers(self) -> list[Leftovers]:
+        """See `Store.leftovers`."""
+        found = []
+        for generation in self._generations.values():
+            empty = generation.empty_shards()
+            nbytes = sum(a.nbytes for s in empty for r in generation.shards[s] for a in r.values())
+            if empty:
+                found.append(Leftovers(generation.stage, generation.key, len(empty), nbytes))
+        return found
+
+    def remove_leftovers(self, leftovers: Leftovers) -> int:
+        """See `Store.remove_leftovers`."""
+        generation = self._generations[leftovers.stage, leftovers.key]
+        for shard in generation.empty_shards():
+            del generation.shards[shard]
+        return leftovers.nbytes
 
     def close(self) -> None:
         """See `Store.close`; nothing to do."""

@@ -2,6 +2,7 @@
 
 What a crash can leave behind, and what becomes of it:
     temporary files                               removed
+    generations that were being removed           removed
     complete shards the manifest never heard of   adopted, row by row where the checksum holds
     other shard files it never heard of           moved to `.quarantine`, never deleted
     a lost or damaged manifest                    rebuilt: every shard is then unheard of
@@ -23,6 +24,7 @@ from stores.manifest_db import SIDE_SUFFIXES, DamagedManifestError
 from stores.manifest_writer import ManifestWriter
 from stores.quarantine import QUARANTINE, move_free, quarantine_shard
 from stores.records import Receipt
+from stores.removal import sweep_trash
 from stores.rows_csv import write_rows_csv
 from stores.shard_format import DamagedShardError, shards_on_disk
 from stores.shard_set import intact_part
@@ -63,6 +65,7 @@ def _reconcile(root: Path, manifest: ManifestWriter) -> None:
     restore_descriptions(root, manifest)
     for stage in _folders(root):
         sweep_temps(stage)
+        sweep_trash(stage)
         for folder in _folders(stage):
             for place in (folder, *_folders(folder)):
                 sweep_temps(place)
