@@ -17,12 +17,13 @@ from stores.lock import ReaderLock
 from stores.manifest import Manifest
 from stores.manifest_writer import ManifestWriter
 from stores.records import Failure, Problem, Receipt, Row, RowInfo, name_some
+from stores.repair import repair_generation, rewrite_shards
 from stores.row_index import RowIndex, pack_keys
 from stores.rows_csv import write_rows_csv
 from stores.shard_files import ShardFiles
 from stores.shard_format import DamagedShardError, part_of
 from stores.shard_set import ShardSetWriter
-from stores.verify import repair_generation, verify_generation
+from stores.verify import verify_generation
 
 SECONDS_BETWEEN_CSV = 60.0
 
@@ -185,6 +186,8 @@ class FolderGeneration(FeatureStore):
         with self._changing:
             problems = repair_generation(self.layout, manifest, on_read)
             self._files.close()
+            self._loaded = None
+            rewrite_shards(self, self.layout, manifest, problems)
             self._loaded = None
             write_documents(self.layout, self._index.end)
         return problems

@@ -271,7 +271,8 @@ class Problem:
     Attributes:
         message: what is wrong, where, and which clips it costs.
         row_keys: the rows to forget and compute again; empty where no row is lost.
-        shard: number of a shard that is broken as a whole, None where single rows are damaged.
+        shard: number of a shard that is broken as a whole, None where single rows are damaged;
+            without `row_keys`, of one whose rows are not damaged and should be written anew.
     """
 
     message: str

@@ -1,22 +1,19 @@
-"""Comparing a whole generation with what the manifest says, and putting aside what differs."""
+"""Comparing a whole generation with what the manifest says."""
 
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from stores.documents import wrong_documents
 from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest, StoredRow
 from stores.manifest_db import DamagedManifestError
-from stores.manifest_writer import ManifestWriter
-from stores.quarantine import quarantine_shard
 from stores.records import Problem, name_some
 from stores.shard_footer import decode_rows, read_footer
 from stores.shard_format import DamagedShardError
 from stores.shard_rows import damaged_slots
-from stores.shard_set import intact_part, open_shard_file
+from stores.shard_set import open_shard_file
 
 OnRead = Callable[[int], None]
 
@@ -56,34 +53,6 @@ def verify_generation(
         wrong = wrong_documents(layout, index.end)
     for path in wrong:
         problems.append(Problem(f"{path} does not describe the store; open it for writing once"))
-    return problems
-
-
-def repair_generation(
-    layout: GenerationLayout, manifest: ManifestWriter, on_read: OnRead | None = None
-) -> list[Problem]:
-    """Make hurt rows missing and move shards that are broken as a whole to the quarantine.
-
-    Where it is the manifest that is wrong, it learns again from the shard, and no row is lost.
-
-    Returns:
-        What was wrong, as `verify_generation` found it.
-    """
-    stage, key = layout.stage, layout.key
-    problems = verify_generation(layout, manifest, on_read=on_read)
-    hurt = {row_key for problem in problems for row_key in problem.row_keys}
-    touched = {row.shard for row in manifest.rows(stage, key) if row.row_key in hurt}
-    # After a crash from here on, the next writer finds shards that it never heard of.
-    broken = {problem.shard for problem in problems if problem.shard is not None}
-    manifest.drop(stage, key, hurt, broken)
-    for shard in sorted(touched):
-        try:
-            receipt = intact_part(layout, shard)
-        except DamagedShardError:
-            quarantine_shard(layout, shard)
-        else:
-            slots = {slot: row for slot, row in receipt.slots.items() if row[0] in hurt}
-            manifest.commit(stage, key, [replace(receipt, slots=slots)], [])
     return problems
 
 

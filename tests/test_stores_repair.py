@@ -13,7 +13,7 @@ import pytest
 from store_damage import damage_row, files_of, flip, place_of
 from store_suite import SPECS, STAGE, TEN_ROWS_MIB, assert_rows, fast_folder, make_key, make_rows
 
-import stores.verify
+import stores.repair
 from stores import open_store
 from stores.memory_store import MemoryStore
 from stores.registry import FORMATS
@@ -204,6 +204,41 @@ def test_a_manifest_that_tells_rows_wrong_learns_better(root: Path) -> None:
     assert reading(root).infos([make_key(4)])[0].video_id == "P01"
 
 
+def a_place_for_other_programs(made: Any) -> tuple[Path, int]:
+    """A file of the second shard, and where in it no row, footer or index lies."""
+    if made.layout.format != "hdf5":
+        pytest.skip("its shards say nothing to other programs")
+    return files_of(made, 1)[0], 0
+
+
+def test_a_shard_that_only_other_programs_cannot_read_is_written_anew(root: Path) -> None:
+    path, place = a_place_for_other_programs(reading(root))
+    flip(path, place)
+    with open_store(root, "a") as store:
+        open_made(store).forget([make_key(10)])
+    messages, there = repair(root)
+    assert messages == [f"{path}: what it says to other programs is damaged, the rows are not"]
+    assert there == [*FIRST, 11]
+    assert quarantined(root) == ["all.shard.1.h5"]
+    assert [info.clip_id for info in reading(root).infos([make_key(11)])] == ["P01_11"]
+    make_again(root)
+
+
+def test_a_crash_while_a_shard_is_written_anew_loses_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(*a_place_for_other_programs(reading(root)))
+
+    def crash(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stores.repair, "quarantine_shard", crash)
+        with open_store(root, "a") as store, pytest.raises(KeyboardInterrupt):
+            open_made(store).repair()
+    assert repair(root)[1] == [*FIRST, *SECOND]
+
+
 def test_rows_that_somebody_forgot_stay_forgotten(root: Path) -> None:
     with open_store(root, "a") as store:
         open_made(store).forget([make_key(2), make_key(11)])
@@ -222,7 +257,7 @@ def test_a_crash_before_files_are_moved_is_finished_by_the_next_writer(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(stores.verify, "quarantine_shard", crash)
+        patched.setattr(stores.repair, "quarantine_shard", crash)
         with open_store(root, "a") as store, pytest.raises(KeyboardInterrupt):
             open_made(store).repair()
     assert repair(root) == ([], [10])
