@@ -56,7 +56,10 @@ def check_finite(stage: str, output: str, row: Row) -> None:
     if array.dtype.name in _NOT_FINITE_BITS:
         signed, unsigned, bits = _NOT_FINITE_BITS[array.dtype.name]
         sign = 1 << (8 * array.dtype.itemsize - 1)
-        if array.view(signed).max() >= bits or array.view(unsigned).max() >= bits | sign:
+        highest = array.view(unsigned).max()
+        if highest < bits:  # nothing negative either, as behind a ReLU: one look is enough
+            return
+        if highest >= bits | sign or array.view(signed).max() >= bits:
             raise RefusedRowError(
                 f"stage {stage!r}, clip {row.info.clip_id!r}, output {output!r}: got NaN or Inf, "
                 f"expected finite values; Inf also comes of values too large for {array.dtype}",

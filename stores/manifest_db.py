@@ -130,9 +130,9 @@ def insert_shard(connection: sqlite3.Connection, generation: int, receipt: Recei
         (generation, receipt.shard, receipt.nbytes, json.dumps(dict(receipt.checks))),
     )
     rows = []
-    for slot, (key, info) in receipt.slots.items():
-        row_key = pack_keys([key])
-        place = (row_key, receipt.shard, slot)
+    packed = pack_keys(key for key, _ in receipt.slots.values())
+    for number, (slot, (_, info)) in enumerate(receipt.slots.items()):
+        place = (packed[32 * number : 32 * number + 32], receipt.shard, slot)
         rows.append((generation, *place, seal(*place), *info.to_json()))
     marks = ", ".join("?" * (5 + len(fields(RowInfo))))
     connection.executemany(f"INSERT OR IGNORE INTO rows VALUES ({marks})", rows)
