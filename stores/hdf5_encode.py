@@ -53,6 +53,7 @@ def make_template(
     sparse = SparseFile()
     with new_file(sparse) as file:
         datasets = add_datasets(file, layout, columns, rows)
+        # So far HDF5 has always given places in the order of creation; it promises nothing.
         places = sorted(
             (dataset.id.get_offset(), dataset.id.get_storage_size(), name)
             for name, dataset in datasets.items()

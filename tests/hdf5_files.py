@@ -85,14 +85,16 @@ def index_start(data: bytes, outputs: int = len(SPECS)) -> int:
     return len(data) - 4 - 4 - outputs * ROWS_PER_SHARD * ENTRY_NBYTES
 
 
-def with_index(data: bytes, output: int, slot: int, *entry: int) -> bytes:
+def with_index(
+    data: bytes, output: int, slot: int, *entry: int, outputs: int = len(SPECS)
+) -> bytes:
     """Return a file that says another (offset, nbytes, check) of a row, with checksums that hold.
 
     Args:
         output: its place among the sorted names.
     """
     changed = bytearray(data)
-    start = index_start(data)
+    start = index_start(data, outputs)
     place = start + (output * ROWS_PER_SHARD + slot) * ENTRY_NBYTES
     struct.pack_into("<QQI", changed, place, *entry)
     changed[-4:] = crc32c(changed[start:-4]).to_bytes(4, "little")

@@ -81,10 +81,12 @@ class TestCompressedHdf5Store(TestHdf5Store):
         overwrite(path, last, bytes([path.read_bytes()[last] ^ 0x10]))
 
 
-def fill_store(root: Path, *numbers: int) -> Path:
+def fill_store(root: Path, *numbers: int, compression: str = "none") -> Path:
     """Make a closed store with these rows; return the folder of their generation."""
     with open_store(root, "a", "hdf5") as store:
-        made = store.generation(STAGE, make_key(1000), SPECS, {"a": 1}, shard_mib=TEN_ROWS_MIB)
+        made = store.generation(
+            STAGE, make_key(1000), SPECS, {"a": 1}, TEN_ROWS_MIB, compression=compression
+        )
         made.append(make_rows(*numbers))
         return made.path
 
@@ -114,9 +116,10 @@ def test_reading_takes_no_hdf5_library(monkeypatch: pytest.MonkeyPatch) -> None:
             assert made.verify() == []
 
 
-def test_a_program_that_opens_a_shard_for_writing_and_writes_nothing_does_no_harm() -> None:
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_opening_a_shard_for_writing_without_writing_does_no_harm(compression: str) -> None:
     with fast_folder() as root:
-        path = fill_store(root, *range(12)) / "shard.0.h5"
+        path = fill_store(root, *range(12), compression=compression) / "shard.0.h5"
         before = path.read_bytes()
         with h5py.File(path, "r+") as file:
             assert file.id.get_filesize() == len(before)
@@ -135,6 +138,21 @@ def test_only_our_file_names_are_shards(tmp_path: Path, name: str, shard: int | 
     layout = make_layout(tmp_path)
     assert FORM.shard_number(layout, PART, name) == shard
     assert shard is None or FORM.path(layout, PART, shard) == tmp_path / name
+
+
+def test_a_lost_manifest_is_rebuilt_from_the_files() -> None:
+    with fast_folder() as root:
+        folder = fill_store(root, *range(25))
+        (root / "manifest.sqlite").unlink()
+        overwrite(folder / "shard.1.h5", (folder / "shard.1.h5").stat().st_size - 9, b"damaged")
+        with open_store(root, "a") as store:
+            made = store.generation(STAGE, make_key(1000))
+            assert made.keys() == [make_key(number) for number in (*range(10), *range(20, 25))]
+            assert made.infos(made.keys()) == [
+                row.info for row in make_rows(*range(10), *range(20, 25))
+            ]
+            assert_rows(made, [24, 0, 9])
+        assert [path.name for path in (folder / ".quarantine").iterdir()] == ["all.shard.1.h5"]
 
 
 def test_damage_to_what_other_programs_read_costs_no_rows() -> None:

@@ -6,6 +6,7 @@ import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hdf5_files import (
     FORM,
@@ -19,11 +20,13 @@ from hdf5_files import (
     with_index,
     with_trailer,
 )
-from store_suite import SPECS, make_rows
+from store_suite import SPECS, make_key, make_rows
 
+from stores import ArraySpec, Row, RowInfo
 from stores.compression import max_stored_nbytes
+from stores.hdf5_index import between_rows
 from stores.layout import GenerationLayout
-from stores.shard_format import DamagedShardError
+from stores.shard_format import ChunkTable, DamagedShardError
 
 EMPTY = (2**64 - 1, 2**64 - 1, 2**32 - 1)
 COUNT, FEATURES = 1, 2  # places among the sorted names
@@ -80,6 +83,21 @@ def test_single_flipped_bits_are_noticed(layout: GenerationLayout) -> None:
 
 
 @compressions
+def test_what_is_no_row_is_read_in_pieces(
+    layout: GenerationLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(layout, 3, make_rows(*range(7)))
+    monkeypatch.setattr("stores.hdf5_index._PIECE_NBYTES", 100)
+    assert is_whole(layout, 3, data)
+
+
+def test_rows_that_overlap_leave_nothing_to_be_read_twice() -> None:
+    tables = [ChunkTable([10, 30], [50, 5]), ChunkTable([70, 20], [10, 1])]
+    assert list(between_rows(tables, 100)) == [(0, 10), (60, 70), (80, 100)]
+    assert list(between_rows([ChunkTable([0], [9])], 9)) == []
+
+
+@compressions
 def test_truncated_files_are_refused(layout: GenerationLayout) -> None:
     data = encode(layout, 3, make_rows(*range(7)))
     for nbytes in (0, 1, 100, 1000, len(data) // 2, len(data) - 1):
@@ -118,6 +136,17 @@ def test_rows_of_absurd_sizes_are_refused(layout: GenerationLayout, nbytes: int)
     offset, _, check = entry_of(data, FEATURES, 2)
     hostile = with_index(data, FEATURES, 2, offset, nbytes, check)
     assert refused(layout, hostile) == f"the index is not that of rows of {NBYTES:,} bytes"
+
+
+def test_rows_larger_than_the_file_are_refused(tmp_path: Path) -> None:
+    small, large = (
+        make_layout(tmp_path, specs={"x": ArraySpec(("x",), (size,), "uint8")})
+        for size in (1, 2**20)
+    )
+    row = Row(make_key(1), {"x": np.zeros(1, np.uint8)}, RowInfo("clip"))
+    data = encode(small, 3, [row])
+    hostile = with_index(data, 0, 0, 0, 2**20, 0, outputs=1)
+    assert refused(large, hostile) == "the index is of rows that lie outside the file"
 
 
 @compressions
