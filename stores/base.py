@@ -130,6 +130,7 @@ class FeatureStore(FeatureReader):
 
     Attributes:
         provenance: JSON values that say where the rows come from.
+        compression: of single rows, "none" or "zstd".
     """
 
     stage: str
@@ -137,6 +138,7 @@ class FeatureStore(FeatureReader):
     path: Path
     rows_per_shard: int
     provenance: Mapping[str, Any]
+    compression: str
 
     @abstractmethod
     def reserve_shards(self, count: int) -> int:

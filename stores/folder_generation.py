@@ -50,6 +50,7 @@ class FolderGeneration(FeatureStore):
         self.specs = layout.specs
         self.rows_per_shard = layout.rows_per_shard
         self.provenance = layout.provenance
+        self.compression = layout.compression
         self._form = shard_format(layout.format)
         self._manifest = manifest
         self._writer = writer

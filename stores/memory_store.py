@@ -42,6 +42,7 @@ class MemoryGeneration(FeatureStore):
         self.specs = check_specs(specs)
         self.rows_per_shard = rows_per_shard(specs, shard_mib)
         self.provenance: Mapping[str, Any] = {}
+        self.compression = "none"
         self.created = datetime.now(UTC).isoformat(timespec="microseconds")
         self.shards: dict[int, list[dict[str, NDArray[Any]]]] = {}
         self.rows: dict[str, tuple[int, int, RowInfo, dict[str, int]]] = {}
