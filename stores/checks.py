@@ -29,6 +29,13 @@ def rows_per_shard(specs: Mapping[str, ArraySpec], shard_mib: float) -> int:
     return max(1, min(MAX_ROWS_PER_SHARD, int(shard_mib * 2**20) // row_nbytes))
 
 
+def check_rows_per_shard(value: int) -> int:
+    """Return `value`; raise ValueError unless a shard may have so many rows."""
+    if type(value) is not int or not 1 <= value <= MAX_ROWS_PER_SHARD:
+        raise ValueError(f"got rows_per_shard {value!r}, expected 1 to {MAX_ROWS_PER_SHARD}")
+    return value
+
+
 def check_rows(stage: str, specs: Mapping[str, ArraySpec], limit: int, rows: Sequence[Row]) -> None:
     """Raise unless `rows` are 1 to `limit` different rows of arrays that fit `specs`.
 

@@ -198,7 +198,7 @@ class FolderGeneration(FeatureStore):
         self._files.close()
         self._guard = None
         with self._changing:
-            if self._writer and not self._manifest.is_exported(self.stage, self.key):
+            if self._writer and self._manifest.csv_crc(self.stage, self.key) is None:
                 self._export(self._writer)
 
     def _load(self) -> tuple[RowIndex, dict[int, Any]]:
@@ -220,7 +220,6 @@ class FolderGeneration(FeatureStore):
 
     def _export(self, manifest: ManifestWriter) -> None:
         write_rows_csv(self.layout, manifest)
-        manifest.mark_exported(self.stage, self.key)
         self._csv_time = time.monotonic()
 
     def _check_receipt(self, receipt: Receipt) -> None:

@@ -17,12 +17,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crc32c import crc32c
+
+from stores.checks import check_rows_per_shard
 from stores.compression import check_compression
 from stores.records import ArraySpec, check_key, check_name, check_specs
+from stores.untrusted import MAX_DOCUMENT_NBYTES, NoPlainFileError, parse_json, read_document
 
 STAGE_FILE = "stage.json"
 FORMAT_VERSION = 1
 KEY_DIGITS = 12
+SEAL = "crc32c"
+
+_FIELDS = frozenset(
+    {
+        *("format_version", "stage", "key", "created", "format", "compression"),
+        *("rows_per_shard", "outputs", "provenance"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,14 @@ class GenerationLayout:
             "outputs": {name: spec.to_json() for name, spec in self.specs.items()},
             "provenance": self.provenance,
         }
-        return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+        text = json.dumps({**document, SEAL: _seal(document)}, indent=2, allow_nan=False) + "\n"
+        if len(text) > MAX_DOCUMENT_NBYTES:
+            raise ValueError(
+                f"got {len(text):,} bytes to describe stage {self.stage!r}, expected at most "
+                f"{MAX_DOCUMENT_NBYTES:,}; shorten its provenance"
+            )
+        parse_json(text)  # what cannot be read back is not written
+        return text.encode()
 
 
 def generation_folder(root: Path, stage: str, key: str) -> Path:
@@ -80,9 +99,8 @@ def read_layout(folder: Path) -> GenerationLayout:
         ValueError: it is damaged, or of another format version.
     """
     path = folder / STAGE_FILE
-    text = path.read_bytes()
     try:
-        document = json.loads(text)
+        document = _unsealed(read_document(path))
         if document["format_version"] != FORMAT_VERSION:
             raise ValueError(
                 f"got format_version {document['format_version']}, expected {FORMAT_VERSION}"
@@ -96,14 +114,29 @@ def read_layout(folder: Path) -> GenerationLayout:
             stage=document["stage"],
             key=document["key"],
             specs=check_specs(specs),
-            rows_per_shard=int(document["rows_per_shard"]),
+            rows_per_shard=check_rows_per_shard(document["rows_per_shard"]),
             created=str(document["created"]),
             provenance=document["provenance"],
             format=str(document.get("format", "zarr")),
             compression=check_compression(document.get("compression", "none")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (NoPlainFileError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"got {path} that is no description of a generation ({error}); restore the file, "
             f"or move {folder} out of the store"
         ) from error
+
+
+def _unsealed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a description without its seal; without one if it was made before there were any."""
+    content = {name: value for name, value in document.items() if name != SEAL}
+    if unknown := content.keys() - _FIELDS:
+        raise ValueError(f"got fields {sorted(unknown)}, expected some of {sorted(_FIELDS)}")
+    if SEAL in document and document[SEAL] != _seal(content):
+        raise ValueError("its checksum does not match")
+    return content
+
+
+def _seal(content: dict[str, Any]) -> int:
+    """Return the checksum over all other fields, however they are laid out."""
+    return crc32c(json.dumps(content, sort_keys=True).encode())

@@ -74,7 +74,7 @@ class ReaderLock:
     def __init__(self, path: Path) -> None:
         self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             _flock(self._descriptor, fcntl.LOCK_SH)
             gone = not os.path.samestat(os.fstat(self._descriptor), os.stat(path))
         except (FileNotFoundError, BlockingIOError):
@@ -106,7 +106,7 @@ def without_readers(path: Path) -> Iterator[None]:
         GenerationInUseError: somebody is reading.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         yield
         return

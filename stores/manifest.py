@@ -8,7 +8,6 @@ its own short connection, so a reader may be forked or pickled at any time.
 SQLite must lie on a local disk: its locks do not hold on network file systems.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,17 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crc32c import crc32c
-
 from stores.base import GenerationInfo
-from stores.manifest_db import (
-    INFO_COLUMNS,
-    DamagedManifestError,
-    advice,
-    connect_for_reading,
-    generation_id,
-    is_damage,
-    seal,
+from stores.layout import generation_folder
+from stores.manifest_db import ChangedRecordError, connect_for_reading, naming_damage
+from stores.manifest_records import (
+    PLACE_COLUMNS,
+    GenerationRecord,
+    all_generations,
+    check_places,
+    find_descriptions,
+    find_failures,
+    find_generation,
+    find_shards,
+    look_over,
+    unseal,
 )
 from stores.records import Failure, RowInfo
 from stores.row_index import RowIndex, pack_keys
@@ -55,79 +57,54 @@ class Manifest:
             DamagedManifestError: a row is not as it was committed.
         """
         with self._reading() as connection:
-            connection.execute("BEGIN")  # one snapshot for both questions
-            generation = generation_id(connection, stage, key)
-            shards = {
-                shard: json.loads(checks)
-                for shard, checks in connection.execute(
-                    "SELECT shard, checks FROM shards WHERE generation = ?", (generation,)
-                )
-            }
-            rows = connection.execute(
-                "SELECT row_key, shard, slot, seal FROM rows WHERE generation = ?", (generation,)
-            ).fetchall()
-        if any(mark != seal(row_key, shard, slot) for row_key, shard, slot, mark in rows):
-            raise DamagedManifestError(f"got a changed row of {stage!r} in {advice(self.path)}")
-        numbers = [shard * per_shard + slot for _, shard, slot, _ in rows]
-        return RowIndex(b"".join(row_key for row_key, *_ in rows), numbers), shards
+            connection.execute("BEGIN")  # one snapshot for all questions
+            generation = find_generation(connection, stage, key)
+            shards = find_shards(connection, generation.id)
+            query = f"SELECT {PLACE_COLUMNS} FROM rows WHERE generation = ?"
+            rows = connection.execute(query, (generation.id,)).fetchall()
+            if max(shards, default=-1) >= generation.next_shard or min(shards, default=0) < 0:
+                raise ChangedRecordError(f"a shard of {stage!r} that was never reserved")
+            check_places(stage, rows, shards, per_shard)
+            checks = {shard: record.checks_by_part() for shard, record in shards.items()}
+        numbers = [shard * per_shard + slot for _, _, shard, slot, _ in rows]
+        return RowIndex(b"".join(row_key for _, row_key, *_ in rows), numbers), checks
 
     def rows(self, stage: str, key: str) -> list[StoredRow]:
         """Return the rows of a generation in the order of their row numbers."""
+        query = "SELECT * FROM rows WHERE generation = ? ORDER BY shard, slot"
         with self._reading() as connection:
-            rows = connection.execute(
-                f"SELECT row_key, shard, slot, {INFO_COLUMNS} FROM rows WHERE generation = ? "
-                "ORDER BY shard, slot",
-                (generation_id(connection, stage, key),),
-            )
-            return [
-                StoredRow(row_key.hex(), shard, slot, RowInfo(*info))
-                for row_key, shard, slot, *info in rows
-            ]
+            generation = find_generation(connection, stage, key)
+            rows = connection.execute(query, (generation.id,))
+            return [_as_row(record) for record in rows]
 
     def infos(self, stage: str, key: str, row_keys: Iterable[str]) -> list[RowInfo]:
         """Return what rows are about, in the order of the keys; rows that are gone have none."""
-        query = f"SELECT {INFO_COLUMNS} FROM rows WHERE generation = ? AND row_key = ?"
+        query = "SELECT * FROM rows WHERE generation = ? AND row_key = ?"
         with self._reading() as connection:
-            generation = generation_id(connection, stage, key)
+            generation = find_generation(connection, stage, key)
             found = [
-                connection.execute(query, (generation, pack_keys([row_key]))).fetchone()
+                connection.execute(query, (generation.id, pack_keys([row_key]))).fetchone()
                 for row_key in row_keys
             ]
-        return [RowInfo(*row) for row in found if row]
+            return [_as_row(record).info for record in found if record]
 
     def failures(self, stage: str, key: str) -> list[Failure]:
         """Return the failures of a generation by row key."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT row_key, clip_id, video_id, error_class, message, frame FROM failures "
-                "WHERE generation = ? ORDER BY row_key",
-                (generation_id(connection, stage, key),),
-            )
-            return [Failure(row_key.hex(), *values) for row_key, *values in rows]
+            return find_failures(connection, find_generation(connection, stage, key).id)
 
     def generations(self, root: Path) -> list[GenerationInfo]:
         """Return what the manifest knows, by stage and age."""
-        query = """
-            SELECT stage, key, path,
-                (SELECT COUNT(*) FROM rows WHERE generation = id),
-                (SELECT COUNT(*) FROM failures WHERE generation = id),
-                (SELECT COALESCE(SUM(nbytes), 0) FROM shards WHERE generation = id), created
-            FROM generations ORDER BY stage, created, key"""
         with self._reading() as connection:
-            return [
-                GenerationInfo(stage, key, root / path, *values)
-                for stage, key, path, *values in connection.execute(query)
-            ]
+            connection.execute("BEGIN")
+            return [_as_info(connection, root, record) for record in all_generations(connection)]
 
     def empty_shards(self, stage: str, key: str) -> list[int]:
         """Return the shards of a generation that hold no row any more."""
-        query = (
-            "SELECT shard FROM shards WHERE generation = ?1 AND shard NOT IN "
-            "(SELECT shard FROM rows WHERE generation = ?1)"
-        )
         with self._reading() as connection:
-            found = connection.execute(query, (generation_id(connection, stage, key),))
-            return [shard for (shard,) in found]
+            generation = find_generation(connection, stage, key)
+            shards = find_shards(connection, generation.id)
+            return [shard for shard, record in shards.items() if not record.row_count]
 
     def descriptions(self) -> list[tuple[str, str, bytes]]:
         """Return stage, key and the text of stage.json of each generation.
@@ -135,15 +112,8 @@ class Manifest:
         Raises:
             DamagedManifestError: a text is not what was written.
         """
-        query = """
-            SELECT stage, key, document, crc FROM descriptions
-            JOIN generations ON id = generation ORDER BY stage, created, key"""
         with self._reading() as connection:
-            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
-            found = connection.execute(query).fetchall() if ("descriptions",) in tables else []
-        if not all(isinstance(text, bytes) and crc32c(text) == crc for *_, text, crc in found):
-            raise DamagedManifestError(f"got a changed description in {advice(self.path)}")
-        return [(stage, key, document) for stage, key, document, _ in found]
+            return find_descriptions(connection)
 
     def check(self) -> None:
         """Look the whole file over.
@@ -153,25 +123,41 @@ class Manifest:
             FileNotFoundError: there is none.
         """
         with self._reading() as connection:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise DamagedManifestError(f"got {found!r} in {advice(self.path)}")
+            look_over(connection)
 
-    def is_exported(self, stage: str, key: str) -> bool:
-        """Return whether rows.csv was written after the last commit."""
+    def csv_crc(self, stage: str, key: str) -> int | None:
+        """Return the crc32c of rows.csv; None where it was not written since the last commit."""
         with self._reading() as connection:
-            query = "SELECT exported FROM generations WHERE id = ?"
-            row = connection.execute(query, (generation_id(connection, stage, key),)).fetchone()
-            return bool(row[0])
+            return find_generation(connection, stage, key).csv_crc
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         connection = connect_for_reading(self.path)
         try:
-            yield connection
-        except sqlite3.DatabaseError as error:
-            if is_damage(error):
-                raise DamagedManifestError(f"got {error} in {advice(self.path)}") from error
-            raise
+            with naming_damage(self.path):
+                yield connection
         finally:
             connection.close()
+
+
+def _as_row(record: tuple[Any, ...]) -> StoredRow:
+    _, row_key, shard, slot, _, *info = unseal("row", record)
+    return StoredRow(row_key.hex(), shard, slot, RowInfo(*info))
+
+
+def _as_info(
+    connection: sqlite3.Connection, root: Path, record: GenerationRecord
+) -> GenerationInfo:
+    folder = generation_folder(root, record.stage, record.key)
+    if str(folder.relative_to(root)) != record.path:
+        raise ChangedRecordError(f"folder {record.path!r} of stage {record.stage!r}")
+    shards = find_shards(connection, record.id).values()
+    query = "SELECT COUNT(*) FROM failures WHERE generation = ?"
+    (failures,) = connection.execute(query, (record.id,)).fetchone()
+    return GenerationInfo(
+        *(record.stage, record.key, folder),
+        rows=sum(shard.row_count for shard in shards),
+        failures=failures,
+        nbytes=sum(shard.nbytes for shard in shards),
+        created=record.created,
+    )

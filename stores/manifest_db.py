@@ -1,53 +1,52 @@
-"""The manifest as an SQLite file: its tables, and how it is opened and found to be damaged."""
+"""The manifest as an SQLite file: its tables, and how it is opened and found to be damaged.
 
-import json
+SQLite keeps no checksums of its own, so every record carries one, its `seal`. A shard also knows
+how many rows it has here and the sum of their places, so that a row cannot vanish unnoticed.
+"""
+
 import sqlite3
-import struct
-from dataclasses import fields
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
-
-from crc32c import crc32c
-
-from stores.records import Receipt, RowInfo
-from stores.row_index import pack_keys
 
 MANIFEST_FILE = "manifest.sqlite"
 SIDE_SUFFIXES = ("-wal", "-shm")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-SCHEMA = """
-CREATE TABLE generations (
+SCHEMA = (
+    """CREATE TABLE generations (
     id INTEGER PRIMARY KEY, stage TEXT NOT NULL, key TEXT NOT NULL, path TEXT NOT NULL,
-    created TEXT NOT NULL, next_shard INTEGER NOT NULL, exported INTEGER NOT NULL,
-    UNIQUE (stage, key));
-CREATE TABLE shards (
+    created TEXT NOT NULL, next_shard INTEGER NOT NULL, csv_crc INTEGER,
+    seal INTEGER NOT NULL,
+    UNIQUE (stage, key))""",
+    """CREATE TABLE shards (
     generation INTEGER NOT NULL REFERENCES generations ON DELETE CASCADE,
     shard INTEGER NOT NULL, nbytes INTEGER NOT NULL, checks TEXT NOT NULL,
-    PRIMARY KEY (generation, shard)) WITHOUT ROWID;
-CREATE TABLE rows (
+    row_count INTEGER NOT NULL, place_sum INTEGER NOT NULL, seal INTEGER NOT NULL,
+    PRIMARY KEY (generation, shard)) WITHOUT ROWID""",
+    """CREATE TABLE rows (
     generation INTEGER NOT NULL REFERENCES generations ON DELETE CASCADE,
-    row_key BLOB NOT NULL, shard INTEGER NOT NULL, slot INTEGER NOT NULL, seal INTEGER NOT NULL,
+    row_key BLOB NOT NULL, shard INTEGER NOT NULL, slot INTEGER NOT NULL, place INTEGER NOT NULL,
     clip_id TEXT NOT NULL, video_id TEXT NOT NULL, segment_id TEXT NOT NULL,
     view INTEGER NOT NULL, first_seconds REAL NOT NULL, last_seconds REAL NOT NULL,
-    flags TEXT NOT NULL,
-    PRIMARY KEY (generation, row_key)) WITHOUT ROWID;
-CREATE TABLE failures (
+    flags TEXT NOT NULL, seal INTEGER NOT NULL,
+    PRIMARY KEY (generation, row_key)) WITHOUT ROWID""",
+    """CREATE TABLE failures (
     generation INTEGER NOT NULL REFERENCES generations ON DELETE CASCADE,
     row_key BLOB NOT NULL, clip_id TEXT NOT NULL, video_id TEXT NOT NULL,
-    error_class TEXT NOT NULL, message TEXT NOT NULL, frame INTEGER,
-    PRIMARY KEY (generation, row_key)) WITHOUT ROWID;
-"""
-# Copies of each stage.json. A table that older manifests lack, so it is made when it is not there.
-DESCRIPTIONS = """
-CREATE TABLE IF NOT EXISTS descriptions (
+    error_class TEXT NOT NULL, message TEXT NOT NULL, frame INTEGER, seal INTEGER NOT NULL,
+    PRIMARY KEY (generation, row_key)) WITHOUT ROWID""",
+    # Copies of each stage.json.
+    """CREATE TABLE descriptions (
     generation INTEGER PRIMARY KEY REFERENCES generations ON DELETE CASCADE,
-    document BLOB NOT NULL, crc INTEGER NOT NULL)
-"""
-INFO_COLUMNS = ", ".join(field.name for field in fields(RowInfo))
+    document BLOB NOT NULL, seal INTEGER NOT NULL)""",
+)
 
-_SEAL = struct.Struct("<32sqq")
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_MAX_RECORD_NBYTES = 2**24  # of what one query may hand out; real records have some hundred
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 _NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
@@ -59,26 +58,27 @@ class DamagedManifestError(ManifestError):
     """The manifest is not what was written; it can be rebuilt from the shards."""
 
 
+class ChangedRecordError(Exception):
+    """A record does not match its seal; says which, `naming_damage` adds of which file."""
+
+
 def connect_for_reading(path: Path) -> sqlite3.Connection:
     """Open the manifest to read, also where the folder cannot be written.
 
     Raises:
         FileNotFoundError: there is no manifest.
+        DamagedManifestError: it is damaged, or no manifest at all.
         ManifestError: it cannot be read as it stands, or is of another version.
     """
-    if not path.exists():
+    if not is_file(path):
         raise FileNotFoundError(
             f"got no {path}, expected the manifest; open the store for writing once to rebuild it"
         )
     address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
     try:
-        version = _version(connection)
+        return _connect(address, path)
     except sqlite3.DatabaseError as error:
-        connection.close()
-        if is_damage(error):
-            raise DamagedManifestError(f"got {error} in {advice(path)}") from error
-        if _primary_code(error) not in _NO_ACCESS:
+        if not is_no_access(error):
             raise
         # A log needs a companion file, which cannot be made here. Without a log the file alone
         # is the whole truth, and nobody can be changing it.
@@ -88,17 +88,93 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
                 f"got {path} with commits in {log.name} that cannot be read in a folder without "
                 "write access; open the store for writing once where it can be written"
             ) from error
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
-        version = _version(connection)
-    if version != SCHEMA_VERSION:
+        return _connect(f"{address}&immutable=1", path)
+
+
+def _connect(address: str, path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
+    try:
+        with naming_damage(path):
+            distrust(connection)
+            version = read_version(connection)
+            if version != SCHEMA_VERSION:
+                raise ManifestError(
+                    f"got version {version}, expected {SCHEMA_VERSION}, in {advice(path)}"
+                )
+            check_tables(connection)
+    except BaseException:
         connection.close()
-        raise ManifestError(f"got version {version}, expected {SCHEMA_VERSION}, in {advice(path)}")
+        raise
     return connection
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether `error` says that the file itself is damaged."""
-    return _primary_code(error) in _DAMAGE
+def is_file(path: Path) -> bool:
+    """Return whether there is a manifest.
+
+    Raises:
+        ManifestError: `path` is something else: a folder, a link, a pipe.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mode):
+        raise ManifestError(f"got no plain file, expected one, at {advice(path)}")
+    return True
+
+
+def distrust(connection: sqlite3.Connection) -> None:
+    """Make a connection fit for a file that somebody may have tampered with."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_RECORD_NBYTES)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+
+
+def read_version(connection: sqlite3.Connection) -> int:
+    """Return the version of the schema, 0 for a new file."""
+    return int(_look(connection, "PRAGMA user_version")[0][0])
+
+
+def check_tables(connection: sqlite3.Connection) -> bool:
+    """Return whether the tables are there; they must be exactly ours: no view, no trigger.
+
+    Raises:
+        ChangedRecordError: they are other ones.
+    """
+    found = _look(connection, "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+    if found and {sql for (sql,) in found} != set(SCHEMA):
+        raise ChangedRecordError("other tables than those of a manifest")
+    return bool(found)
+
+
+def _look(connection: sqlite3.Connection, query: str) -> list[Any]:
+    """Ask what any SQLite file can answer."""
+    try:
+        return connection.execute(query).fetchall()
+    except sqlite3.OperationalError as error:
+        if _primary_code(error) == sqlite3.SQLITE_ERROR:  # "unsupported file format"
+            raise ChangedRecordError(error) from error
+        raise
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn what says that the file itself is damaged into DamagedManifestError."""
+    try:
+        yield
+    except (ChangedRecordError, UnicodeDecodeError) as error:  # the latter of quoted names
+        raise DamagedManifestError(f"got {error} in {advice(path)}") from error
+    except sqlite3.DatabaseError as error:
+        # Text that is no UTF-8 is found by Python's module, which gives no code.
+        undecodable = type(error) is sqlite3.OperationalError and _primary_code(error) < 0
+        if undecodable or _primary_code(error) in _DAMAGE:
+            raise DamagedManifestError(f"got {error} in {advice(path)}") from error
+        raise
+
+
+def is_no_access(error: BaseException) -> bool:
+    """Return whether SQLite says that the file may not be opened, or not be written to."""
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in _NO_ACCESS
 
 
 def advice(path: Path) -> str:
@@ -106,47 +182,6 @@ def advice(path: Path) -> str:
     return f"{path}; delete that file and open the store for writing: it is rebuilt from the shards"
 
 
-def seal(row_key: bytes, shard: int, slot: int) -> int:
-    """Return a checksum over what decides which bytes a row key leads to."""
-    return crc32c(_SEAL.pack(row_key, shard, slot))
-
-
-def generation_id(connection: sqlite3.Connection, stage: str, key: str) -> int:
-    """Return the number of a generation; raise LookupError where it is unknown."""
-    query = "SELECT id FROM generations WHERE stage = ? AND key = ?"
-    row = connection.execute(query, (stage, key)).fetchone()
-    if row is None:
-        raise LookupError(
-            f"got stage {stage!r} with key {key}, which the manifest does not know; open the "
-            "store for writing once to take it in"
-        )
-    return int(row[0])
-
-
-def insert_shard(connection: sqlite3.Connection, generation: int, receipt: Receipt) -> None:
-    """Record a shard and its rows; what is there already stays."""
-    connection.execute(
-        "INSERT OR IGNORE INTO shards VALUES (?, ?, ?, ?)",
-        (generation, receipt.shard, receipt.nbytes, json.dumps(dict(receipt.checks))),
-    )
-    rows = []
-    packed = pack_keys(key for key, _ in receipt.slots.values())
-    for number, (slot, (_, info)) in enumerate(receipt.slots.items()):
-        place = (packed[32 * number : 32 * number + 32], receipt.shard, slot)
-        rows.append((generation, *place, seal(*place), *info.to_json()))
-    marks = ", ".join("?" * (5 + len(fields(RowInfo))))
-    connection.executemany(f"INSERT OR IGNORE INTO rows VALUES ({marks})", rows)
-
-
-def mark_exported(connection: sqlite3.Connection, generation: int, exported: bool) -> None:
-    """Note whether rows.csv shows what the manifest says."""
-    connection.execute("UPDATE generations SET exported = ? WHERE id = ?", (exported, generation))
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
 def _primary_code(error: sqlite3.Error) -> int:
     code: int = getattr(error, "sqlite_errorcode", -1)
-    return code & 0xFF
+    return code if code < 0 else code & 0xFF

@@ -5,22 +5,31 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
-
-from crc32c import crc32c
 
 from stores.manifest import Manifest
 from stores.manifest_db import (
-    DESCRIPTIONS,
     SCHEMA,
     SCHEMA_VERSION,
-    DamagedManifestError,
+    ChangedRecordError,
     ManifestError,
-    generation_id,
+    advice,
+    check_tables,
+    distrust,
+    is_file,
+    is_no_access,
+    naming_damage,
+    read_version,
+)
+from stores.manifest_records import (
+    MAX_SHARDS,
+    delete_rows,
+    find_generation,
+    insert_failure,
+    insert_generation,
     insert_shard,
-    is_damage,
-    mark_exported,
+    look_over,
+    update_generation,
 )
 from stores.records import Failure, Receipt
 from stores.row_index import pack_keys
@@ -38,34 +47,37 @@ class ManifestWriter(Manifest):
         super().__init__(path)
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        is_file(path)
         self._connection = sqlite3.connect(
             path, timeout=30, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare()
-        except sqlite3.DatabaseError as error:
+        except BaseException:
             self._connection.close()
-            if is_damage(error):
-                raise DamagedManifestError(f"got {error} in {path}") from error
             raise
 
     def _prepare(self) -> None:
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        check = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if check != "ok":
-            raise DamagedManifestError(f"got {check!r} in {self.path}")
+        with naming_damage(self.path):
+            distrust(self._connection)
+            version = read_version(self._connection)
+            if version > SCHEMA_VERSION:
+                raise ManifestError(
+                    f"got manifest version {version}, expected {SCHEMA_VERSION}; update symbio, or "
+                    f"if no newer one ever wrote to this store, it is damaged: {advice(self.path)}"
+                )
+            filled = check_tables(self._connection)
+            if filled and version < SCHEMA_VERSION:
+                raise ChangedRecordError(f"version {version}, expected {SCHEMA_VERSION},")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
         with self.transaction() as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-            if not tables:
-                for statement in SCHEMA.split(";\n"):
+            if not filled:
+                for statement in SCHEMA:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise ManifestError(f"got manifest version {version}, expected {SCHEMA_VERSION}")
-            connection.execute(DESCRIPTIONS)
+            look_over(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -73,20 +85,26 @@ class ManifestWriter(Manifest):
 
         Raises:
             RuntimeError: called in a process forked from the one that opened the store.
+            DamagedManifestError: what it met there is not what was written.
+            ManifestError: the file may not be written to.
         """
         if os.getpid() != self._pid:
             raise RuntimeError(
                 f"got a commit in process {os.getpid()}, expected it in {self._pid}, which opened "
                 "the store; send receipts there"
             )
-        with self._lock:
+        with self._lock, naming_damage(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if is_no_access(error):
+                    raise ManifestError(
+                        f"got {error}, expected to write; see who may write to {advice(self.path)}"
+                    ) from error
                 raise
 
     def register(self, stage: str, key: str, path: str, created: str, document: bytes) -> None:
@@ -97,15 +115,7 @@ class ManifestWriter(Manifest):
             document: its stage.json; of one that is known, the first stays.
         """
         with self.transaction() as connection:
-            connection.execute(
-                "INSERT INTO generations (stage, key, path, created, next_shard, exported) "
-                "VALUES (?, ?, ?, ?, 0, 0) ON CONFLICT DO NOTHING",
-                (stage, key, path, created),
-            )
-            connection.execute(
-                "INSERT OR IGNORE INTO descriptions VALUES (?, ?, ?)",
-                (generation_id(connection, stage, key), document, crc32c(document)),
-            )
+            insert_generation(connection, stage, key, path, created, document)
 
     def unregister(self, stage: str, key: str) -> None:
         """Drop a generation whose folder is gone, with everything known about it."""
@@ -115,12 +125,12 @@ class ManifestWriter(Manifest):
     def reserve(self, stage: str, key: str, count: int, *, at_least: int = 0) -> int:
         """Set `count` shard numbers aside, from `at_least` on; return the first of them."""
         with self.transaction() as connection:
-            (first,) = connection.execute(
-                "UPDATE generations SET next_shard = MAX(next_shard, ?) + ? WHERE id = ? "
-                "RETURNING next_shard",
-                (at_least, count, generation_id(connection, stage, key)),
-            ).fetchone()
-            return int(first) - count
+            generation = find_generation(connection, stage, key)
+            first = max(generation.next_shard, at_least)
+            if first + count > MAX_SHARDS:
+                raise ValueError(f"got {count} shards to reserve, expected at most {MAX_SHARDS:,}")
+            update_generation(connection, generation._replace(next_shard=first + count))
+            return first
 
     def commit(
         self, stage: str, key: str, receipts: Sequence[Receipt], failures: Sequence[Failure]
@@ -131,59 +141,52 @@ class ManifestWriter(Manifest):
             ValueError: a receipt for a shard that was never reserved.
         """
         with self.transaction() as connection:
-            generation = generation_id(connection, stage, key)
-            (limit,) = connection.execute(
-                "SELECT next_shard FROM generations WHERE id = ?", (generation,)
-            ).fetchone()
+            generation = find_generation(connection, stage, key)
             for receipt in receipts:
-                if not 0 <= receipt.shard < limit:
+                if not 0 <= receipt.shard < generation.next_shard:
                     raise ValueError(
                         f"got a receipt for shard {receipt.shard} of stage {stage!r}, expected "
-                        f"one of the {limit} reserved shards"
+                        f"one of the {generation.next_shard} reserved shards"
                     )
-                insert_shard(connection, generation, receipt)
+                insert_shard(connection, generation.id, receipt)
             for failure in failures:
-                values = (generation, pack_keys([failure.row_key]), *astuple(failure)[1:])
-                connection.execute(
-                    "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)", values
-                )
+                insert_failure(connection, generation.id, failure)
             connection.execute(
                 "DELETE FROM failures WHERE generation = ? AND EXISTS (SELECT 1 FROM rows WHERE "
                 "rows.generation = failures.generation AND rows.row_key = failures.row_key)",
-                (generation,),
+                (generation.id,),
             )
-            mark_exported(connection, generation, False)
+            update_generation(connection, generation._replace(csv_crc=None))
 
     def delete(self, table: str, stage: str, key: str, row_keys: Iterable[str]) -> None:
         """Delete from `rows` or `failures` by row key."""
+        packed = [pack_keys([row_key]) for row_key in row_keys]
         with self.transaction() as connection:
-            generation = generation_id(connection, stage, key)
-            connection.executemany(
-                f"DELETE FROM {table} WHERE generation = ? AND row_key = ?",
-                [(generation, pack_keys([row_key])) for row_key in row_keys],
-            )
-            mark_exported(connection, generation, False)
+            generation = find_generation(connection, stage, key)
+            if table == "rows":
+                delete_rows(connection, generation.id, packed)
+            else:
+                query = "DELETE FROM failures WHERE generation = ? AND row_key = ?"
+                connection.executemany(query, [(generation.id, row_key) for row_key in packed])
+            update_generation(connection, generation._replace(csv_crc=None))
 
     def drop(self, stage: str, key: str, row_keys: Iterable[str], shards: Iterable[int]) -> None:
         """Delete rows, and shards with every row that is left in them."""
+        packed = [pack_keys([row_key]) for row_key in row_keys]
         with self.transaction() as connection:
-            generation = generation_id(connection, stage, key)
-            connection.executemany(
-                "DELETE FROM rows WHERE generation = ? AND row_key = ?",
-                [(generation, pack_keys([row_key])) for row_key in row_keys],
-            )
+            generation = find_generation(connection, stage, key)
+            delete_rows(connection, generation.id, packed)
             for shard in shards:
                 for table in ("rows", "shards"):
-                    connection.execute(
-                        f"DELETE FROM {table} WHERE generation = ? AND shard = ?",
-                        (generation, shard),
-                    )
-            mark_exported(connection, generation, False)
+                    query = f"DELETE FROM {table} WHERE generation = ? AND shard = ?"
+                    connection.execute(query, (generation.id, shard))
+            update_generation(connection, generation._replace(csv_crc=None))
 
-    def mark_exported(self, stage: str, key: str) -> None:
-        """Note that rows.csv is up to date."""
+    def set_csv_crc(self, stage: str, key: str, crc: int) -> None:
+        """Note that rows.csv is up to date, and what its crc32c is."""
         with self.transaction() as connection:
-            mark_exported(connection, generation_id(connection, stage, key), True)
+            generation = find_generation(connection, stage, key)
+            update_generation(connection, generation._replace(csv_crc=crc))
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close it; safe to call twice."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from stores.durable import is_temp, replace_file
 from stores.layout import FORMAT_VERSION
 from stores.lock import LOCK_FILE
+from stores.untrusted import NoPlainFileError, read_document
 
 MARKER_FILE = "symbio.json"
 
@@ -20,11 +21,11 @@ def read_format(root: Path) -> str | None:
     """
     path = root / MARKER_FILE
     try:
-        document = json.loads(path.read_bytes())
+        document = read_document(path)
         version, name = document["format_version"], str(document["format"])
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (NoPlainFileError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"got {path} that is no marker of a store ({error!r})") from error
     if version != FORMAT_VERSION:
         raise ValueError(

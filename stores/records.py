@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +25,8 @@ DTYPES = (
 )
 RESERVED_ATTRIBUTES = frozenset({"units", "description", "stage", "key", "bfloat16"})
 MAX_ID_BYTES = 255
+MAX_AXES = 16
+MAX_ROW_NBYTES = 256 * 2**20
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -59,6 +61,14 @@ def check_id(what: str, value: str) -> str:
     return value
 
 
+def _check_int(what: str, value: SupportsIndex) -> int:
+    """Return `value` as an int; raise ValueError where it takes more than 64 bits."""
+    number = operator.index(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"got {what} {number}, expected an integer of 64 bits")
+    return number
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """One output of a stage: what a single row of it looks like.
@@ -90,6 +100,11 @@ class ArraySpec:
             raise ValueError(f"got shape {self.shape}, expected sizes of at least 1")
         if self.dtype not in DTYPES:
             raise ValueError(f"got dtype {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        if len(self.shape) > MAX_AXES or self.row_nbytes > MAX_ROW_NBYTES:
+            raise ValueError(
+                f"got rows of {len(self.shape)} axes and {self.row_nbytes:,} bytes, expected at "
+                f"most {MAX_AXES} axes and {MAX_ROW_NBYTES:,} bytes"
+            )
         taken = sorted(RESERVED_ATTRIBUTES & set(self.attributes))
         if taken:
             raise ValueError(f"got attributes {taken}, which the store itself writes; rename them")
@@ -163,12 +178,12 @@ class RowInfo:
             raise ValueError("got an empty clip_id, expected a name to call the row by")
         for name in ("clip_id", "video_id", "segment_id", "flags"):
             check_id(name, getattr(self, name))
-        object.__setattr__(self, "view", operator.index(self.view))
+        object.__setattr__(self, "view", _check_int("view", self.view))
         for name in ("first_seconds", "last_seconds"):
             seconds = float(getattr(self, name))
             if not math.isfinite(seconds):
                 raise ValueError(f"got {name} {seconds} for clip {self.clip_id!r}, expected finite")
-            object.__setattr__(self, name, seconds)
+            object.__setattr__(self, name, seconds + 0.0)  # one zero: not every file keeps -0.0
 
     def to_json(self) -> list[Any]:
         """Return the fields as a list, in their order."""
@@ -232,6 +247,8 @@ class Failure:
             # report of one failure to another.
             text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
             object.__setattr__(self, name, text.replace("\0", "\\x00"))
+        if self.frame is not None:
+            object.__setattr__(self, "frame", _check_int("frame", self.frame))
 
 
 @dataclass(frozen=True)

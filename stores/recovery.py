@@ -25,7 +25,7 @@ from stores.manifest_writer import ManifestWriter
 from stores.quarantine import QUARANTINE, move_free, quarantine_shard
 from stores.records import Receipt
 from stores.removal import sweep_trash
-from stores.rows_csv import write_rows_csv
+from stores.rows_csv import has_rows_csv, write_rows_csv
 from stores.shard_format import DamagedShardError, shards_on_disk
 from stores.shard_set import intact_part
 
@@ -45,7 +45,7 @@ def recover(root: Path, manifest_path: Path) -> ManifestWriter:
         return _open_and_reconcile(root, manifest_path)
     except DamagedManifestError as error:
         _put_aside(manifest_path, ("", *SIDE_SUFFIXES))
-        logger.warning("%s; it was put aside and is rebuilt from the shards", error)
+        logger.warning("%s; this is done now, and the file kept as *.damaged", error)
         return _open_and_reconcile(root, manifest_path)
 
 
@@ -90,14 +90,15 @@ def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: Manife
     found = shards_on_disk(form, layout)
     unheard_of = sorted(found.keys() - known.keys())
     if unheard_of:
-        manifest.reserve(stage, key, 0, at_least=max(found) + 1)
-        receipts = [_adopt(layout, shard) for shard in unheard_of]
-        manifest.commit(stage, key, [receipt for receipt in receipts if receipt is not None], [])
+        adopted = [_adopt(layout, shard) for shard in unheard_of]
+        receipts = [receipt for receipt in adopted if receipt is not None]
+        if receipts:
+            manifest.reserve(stage, key, 0, at_least=max(receipt.shard for receipt in receipts) + 1)
+        manifest.commit(stage, key, receipts, [])
         index, _ = manifest.load(stage, key, layout.rows_per_shard)
     write_documents(layout, index.end)
-    if not manifest.is_exported(stage, key):
+    if not has_rows_csv(layout, manifest):
         write_rows_csv(layout, manifest)
-        manifest.mark_exported(stage, key)
 
 
 def _adopt(layout: GenerationLayout, shard: int) -> Receipt | None:

@@ -1,19 +1,24 @@
 """rows.csv: what each row of the arrays is, for people without this program.
 
 Rewritten whole when the store is closed, at most once a minute while rows are committed, and
-when the store is opened for writing after a crash left it behind.
+when the store is opened for writing and finds it behind or changed.
 """
 
 import csv
 import dataclasses
 import io
 
+from crc32c import crc32c
+
 from stores.durable import replace_file
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest
+from stores.manifest_writer import ManifestWriter
 from stores.records import RowInfo
+from stores.untrusted import NoPlainFileError, open_plain_file
 
 ROWS_FILE = "rows.csv"
+_BLOCK_NBYTES = 2**20
 HEADER = (
     "row",
     "row_key",
@@ -22,7 +27,34 @@ HEADER = (
 )
 
 
-def write_rows_csv(layout: GenerationLayout, manifest: Manifest) -> None:
+def has_rows_csv(layout: GenerationLayout, manifest: Manifest) -> bool:
+    """Return whether rows.csv is there, up to date, and as it was written."""
+    expected = manifest.csv_crc(layout.stage, layout.key)
+    return expected is not None and _crc_of(layout) == expected
+
+
+def is_rows_csv_changed(layout: GenerationLayout, manifest: Manifest) -> bool:
+    """Return whether rows.csv is not as it was written; it may well be behind."""
+    expected = manifest.csv_crc(layout.stage, layout.key)
+    if expected is None or _crc_of(layout) == expected:
+        return False
+    # Unless somebody wrote it anew in between.
+    return manifest.csv_crc(layout.stage, layout.key) == expected
+
+
+def _crc_of(layout: GenerationLayout) -> int | None:
+    try:
+        descriptor = open_plain_file(layout.path / ROWS_FILE)
+    except (FileNotFoundError, NoPlainFileError):
+        return None
+    crc = 0
+    with open(descriptor, "rb") as file:
+        while block := file.read(_BLOCK_NBYTES):
+            crc = crc32c(block, crc)
+    return crc
+
+
+def write_rows_csv(layout: GenerationLayout, manifest: ManifestWriter) -> None:
     """Write one line per row in the order of the arrays, then one per failure.
 
     `row` is the index along the arrays' first axis, empty for failures; `status` is "ok" or
@@ -38,4 +70,6 @@ def write_rows_csv(layout: GenerationLayout, manifest: Manifest) -> None:
     for failure in manifest.failures(layout.stage, layout.key):
         status = f"failed: {failure.error_class}: {failure.message}"
         lines.writerow(["", failure.row_key, failure.clip_id, failure.video_id, *blank, status])
-    replace_file(layout.path / ROWS_FILE, text.getvalue().encode(), durable=False)
+    data = text.getvalue().encode()
+    replace_file(layout.path / ROWS_FILE, data, durable=False)
+    manifest.set_csv_crc(layout.stage, layout.key, crc32c(data))

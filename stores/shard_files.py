@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stores.compression import decompress_into
 from stores.formats import shard_format
 from stores.layout import GenerationLayout
-from stores.shard_format import CRC_NBYTES, ChunkTable, DamagedShardError
+from stores.shard_format import CRC_NBYTES, ChunkTable, DamagedShardError, open_shard
 from stores.shard_rows import read_stored
 
 MAX_OPEN_FILES = 128
@@ -34,7 +34,7 @@ class _OpenFile:
     """A descriptor that lives as long as somebody reads from it."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = open_shard(path)
 
     def __del__(self) -> None:
         # Not set where opening failed.
@@ -180,21 +180,14 @@ class ShardFiles:
             path = self._form.path(self._layout, part, shard)
             opened = self._open.get(path)
             if opened is None:
-                opened = self._open[path] = self._open_file(path)
+                opened = self._open[path] = _OpenFile(path)
                 if len(self._open) > MAX_OPEN_FILES:
                     self._open.popitem(last=False)
             self._open.move_to_end(path)
             known = self._known.get((part, shard))
             if known is None:
                 tail = self._form.read_tail(self._layout, part, path, opened.descriptor)
-                if tail.footer_crc != checks[shard][part]:
+                if tail.footer_crc != checks[shard].get(part):
                     raise DamagedShardError(path, "it is not the file that was committed")
                 known = self._known[part, shard] = _ShardFile(path, tail.chunks)
             return known, opened
-
-    @staticmethod
-    def _open_file(path: Path) -> _OpenFile:
-        try:
-            return _OpenFile(path)
-        except FileNotFoundError:
-            raise DamagedShardError(path, "the file is gone") from None

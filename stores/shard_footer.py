@@ -26,6 +26,7 @@ from stores.shard_format import (
     DamagedShardError,
     ShardTail,
 )
+from stores.untrusted import parse_json
 
 _MAGIC = b"symbio\x00\x01"
 _TRAILER = struct.Struct("<QI8s")  # footer bytes, footer crc32c, magic
@@ -85,11 +86,19 @@ def read_footer(
     text = os.pread(descriptor, tail.footer_nbytes, tail.footer_start)
     if len(text) != tail.footer_nbytes or crc32c(text) != tail.footer_crc:
         raise DamagedShardError(path, "the checksum of the footer does not match")
-    footer: dict[str, Any] = json.loads(text)
     expected = _identity(layout, part, shard)
-    got = {name: footer.get(name) for name in expected}
+    slots = len(next(iter(tail.chunks.values())))
+    try:
+        footer: dict[str, Any] = parse_json(text)
+        got = {name: footer.get(name) for name in expected}
+        strange = "rows" in footer and len(decode_rows(footer)) != slots
+        strange = strange or not isinstance(footer["rows_sha256"], str)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DamagedShardError(path, f"the footer is none of ours: {error!r}") from error
     if got != expected:
         raise DamagedShardError(path, f"the file says it is {got}, expected {expected}")
+    if strange:
+        raise DamagedShardError(path, f"the footer does not list the {slots} rows of the file")
     return footer
 
 

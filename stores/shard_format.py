@@ -14,10 +14,11 @@ from typing import ClassVar
 from stores.durable import Block
 from stores.layout import GenerationLayout
 from stores.records import Row
+from stores.untrusted import NoPlainFileError, open_plain_file
 
 CRC_NBYTES = 4
 EMPTY = 2**64 - 1  # in an index: no row in this slot
-MAX_FOOTER_NBYTES = 64 * 2**20
+MAX_FOOTER_NBYTES = 16 * 2**20  # 4,096 rows with the longest ids take 13 MiB
 
 
 class DamagedShardError(Exception):
@@ -145,3 +146,13 @@ def shards_on_disk(form: ShardFormat, layout: GenerationLayout) -> dict[int, set
             if shard is not None:
                 found.setdefault(shard, set()).add(path)
     return found
+
+
+def open_shard(path: Path) -> int:
+    """Return a descriptor of a shard file; raise DamagedShardError where there is no file."""
+    try:
+        return open_plain_file(path)
+    except FileNotFoundError:
+        raise DamagedShardError(path, "the file is gone") from None
+    except NoPlainFileError:
+        raise DamagedShardError(path, "it is no file but a link, a folder or a device") from None

@@ -13,7 +13,7 @@ from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.records import Receipt, Row
 from stores.shard_footer import RowList, decode_rows, read_footer
-from stores.shard_format import DamagedShardError
+from stores.shard_format import DamagedShardError, open_shard
 from stores.shard_rows import damaged_slots
 
 
@@ -59,10 +59,7 @@ def open_shard_file(path: Path) -> Iterator[int]:
     Raises:
         DamagedShardError: there is no such file, or the disk fails to read it.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise DamagedShardError(path, "the file is gone") from None
+    descriptor = open_shard(path)
     try:
         yield descriptor
     except OSError as error:

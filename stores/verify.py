@@ -10,6 +10,7 @@ from stores.layout import GenerationLayout
 from stores.manifest import Manifest, StoredRow
 from stores.manifest_db import DamagedManifestError
 from stores.records import Problem, name_some
+from stores.rows_csv import ROWS_FILE, is_rows_csv_changed
 from stores.shard_footer import decode_rows, read_footer
 from stores.shard_format import DamagedShardError
 from stores.shard_rows import damaged_slots
@@ -46,13 +47,18 @@ def verify_generation(
             problems.append(_problem(f"shard {shard} is not in the manifest", rows))
             continue
         for part in shard_format(layout.format).parts(layout):
-            problems += _check_file(layout, part, rows, known[part], deep, on_read or _ignore)
+            problems += _check_file(layout, part, rows, known.get(part), deep, on_read or _ignore)
     wrong = wrong_documents(layout, index.end)
     if wrong:  # a run may have added rows meanwhile
         index, _ = manifest.load(layout.stage, layout.key, layout.rows_per_shard)
         wrong = wrong_documents(layout, index.end)
     for path in wrong:
         problems.append(Problem(f"{path} does not describe the store; open it for writing once"))
+    if is_rows_csv_changed(layout, manifest):
+        path = layout.path / ROWS_FILE
+        problems.append(
+            Problem(f"{path} is not as it was written; open the store for writing once")
+        )
     return problems
 
 
@@ -60,7 +66,7 @@ def _check_file(
     layout: GenerationLayout,
     part: str,
     rows: list[StoredRow],
-    check: int,
+    check: int | None,
     deep: bool,
     on_read: OnRead,
 ) -> list[Problem]:

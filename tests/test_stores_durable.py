@@ -69,19 +69,24 @@ def test_a_shard_is_on_disk_before_the_manifest_names_it(
 ) -> None:
     calls = record_calls(monkeypatch)
     connection = made._writer._connection
-    connection.set_trace_callback(lambda statement: calls.append(("sql", statement.split()[0])))
+
+    def record(statement: str) -> None:
+        verb = statement.split()[0]
+        if verb != "SELECT":
+            calls.append(("sql", verb))
+
+    connection.set_trace_callback(record)
     made.append([count_row(1)])
     assert calls == [
-        *[("sql", "BEGIN"), ("sql", "SELECT"), ("sql", "UPDATE"), ("sql", "COMMIT")],
+        *[("sql", "BEGIN"), ("sql", "UPDATE"), ("sql", "COMMIT")],
         ("create", "temp of c.0"),
         ("writev", "temp of c.0"),
         ("fsync", "temp of c.0"),
         ("link", "temp of c.0"),
         ("unlink", "temp of c.0"),
         ("fsync", "count"),
-        *[("sql", "BEGIN"), ("sql", "SELECT"), ("sql", "SELECT")],
-        *[("sql", "INSERT"), ("sql", "INSERT"), ("sql", "DELETE"), ("sql", "UPDATE")],
-        ("sql", "COMMIT"),
+        *[("sql", "BEGIN"), ("sql", "INSERT"), ("sql", "INSERT"), ("sql", "UPDATE")],
+        *[("sql", "DELETE"), ("sql", "UPDATE"), ("sql", "COMMIT")],
         *[("create", "temp of zarr.json"), ("writev", "temp of zarr.json")],
         ("rename", "temp of zarr.json"),
     ]
