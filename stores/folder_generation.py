@@ -206,7 +206,8 @@ class FolderGeneration(FeatureStore):
             self._guard = ReaderLock(self.path / STAGE_FILE)
         if self._loaded is None:
             with self._changing:
-                self._loaded = self._manifest.load(self.stage, self.key, self.rows_per_shard)
+                manifest = self._writer or self._manifest
+                self._loaded = manifest.load(self.stage, self.key, self.rows_per_shard)
         return self._loaded
 
     @property

@@ -69,13 +69,22 @@ class Manifest:
         numbers = [shard * per_shard + slot for _, _, shard, slot, _ in rows]
         return RowIndex(b"".join(row_key for _, row_key, *_ in rows), numbers), checks
 
-    def rows(self, stage: str, key: str) -> list[StoredRow]:
-        """Return the rows of a generation in the order of their row numbers."""
+    def rows(self, stage: str, key: str, *, lenient: bool = False) -> list[StoredRow]:
+        """Return the rows of a generation in the order of their row numbers.
+
+        Args:
+            lenient: for a row that is not as it was committed, say only where it is.
+
+        Raises:
+            DamagedManifestError: there is such a row, and `lenient` is not set.
+        """
         query = "SELECT * FROM rows WHERE generation = ? ORDER BY shard, slot"
         with self._reading() as connection:
+            if lenient:
+                connection.text_factory = lambda text: text.decode("utf-8", "replace")
             generation = find_generation(connection, stage, key)
             rows = connection.execute(query, (generation.id,))
-            return [_as_row(record) for record in rows]
+            return [_as_row(record, lenient) for record in rows]
 
     def infos(self, stage: str, key: str, row_keys: Iterable[str]) -> list[RowInfo]:
         """Return what rows are about, in the order of the keys; rows that are gone have none."""
@@ -140,9 +149,15 @@ class Manifest:
             connection.close()
 
 
-def _as_row(record: tuple[Any, ...]) -> StoredRow:
-    _, row_key, shard, slot, _, *info = unseal("row", record)
-    return StoredRow(row_key.hex(), shard, slot, RowInfo(*info))
+def _as_row(record: tuple[Any, ...], lenient: bool = False) -> StoredRow:
+    try:
+        _, row_key, shard, slot, _, *info = unseal("row", record)
+        return StoredRow(row_key.hex(), shard, slot, RowInfo(*info))
+    except ChangedRecordError:
+        if not lenient:
+            raise
+    _, row_key, shard, slot, *_ = record
+    return StoredRow(row_key.hex(), shard, slot, RowInfo(f"row {row_key.hex()}"))
 
 
 def _as_info(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from stores.manifest import Manifest
 from stores.manifest_db import (
@@ -32,7 +33,7 @@ from stores.manifest_records import (
     update_generation,
 )
 from stores.records import Failure, Receipt
-from stores.row_index import pack_keys
+from stores.row_index import RowIndex, pack_keys
 
 
 class ManifestWriter(Manifest):
@@ -47,6 +48,7 @@ class ManifestWriter(Manifest):
         super().__init__(path)
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._found: dict[tuple[str, str], tuple[RowIndex, dict[int, Any]]] = {}
         is_file(path)
         self._connection = sqlite3.connect(
             path, timeout=30, isolation_level=None, check_same_thread=False
@@ -78,6 +80,13 @@ class ManifestWriter(Manifest):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             look_over(connection)
+
+    def load(self, stage: str, key: str, per_shard: int) -> tuple[RowIndex, dict[int, Any]]:
+        """See `Manifest.load`; what was loaded to be looked at is handed on to who asks next."""
+        found = self._found.pop((stage, key), None)
+        if found is None:
+            found = self._found[stage, key] = super().load(stage, key, per_shard)
+        return found
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -121,6 +130,7 @@ class ManifestWriter(Manifest):
         """Drop a generation whose folder is gone, with everything known about it."""
         with self.transaction() as connection:
             connection.execute("DELETE FROM generations WHERE stage = ? AND key = ?", (stage, key))
+        self._found.pop((stage, key), None)
 
     def reserve(self, stage: str, key: str, count: int, *, at_least: int = 0) -> int:
         """Set `count` shard numbers aside, from `at_least` on; return the first of them."""
@@ -157,6 +167,7 @@ class ManifestWriter(Manifest):
                 (generation.id,),
             )
             update_generation(connection, generation._replace(csv_crc=None))
+        self._found.pop((stage, key), None)
 
     def delete(self, table: str, stage: str, key: str, row_keys: Iterable[str]) -> None:
         """Delete from `rows` or `failures` by row key."""
@@ -169,6 +180,7 @@ class ManifestWriter(Manifest):
                 query = "DELETE FROM failures WHERE generation = ? AND row_key = ?"
                 connection.executemany(query, [(generation.id, row_key) for row_key in packed])
             update_generation(connection, generation._replace(csv_crc=None))
+        self._found.pop((stage, key), None)
 
     def drop(self, stage: str, key: str, row_keys: Iterable[str], shards: Iterable[int]) -> None:
         """Delete rows, and shards with every row that is left in them."""
@@ -181,6 +193,7 @@ class ManifestWriter(Manifest):
                     query = f"DELETE FROM {table} WHERE generation = ? AND shard = ?"
                     connection.execute(query, (generation.id, shard))
             update_generation(connection, generation._replace(csv_crc=None))
+        self._found.pop((stage, key), None)
 
     def set_csv_crc(self, stage: str, key: str, crc: int) -> None:
         """Note that rows.csv is up to date, and what its crc32c is."""

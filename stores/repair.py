@@ -26,7 +26,7 @@ def repair_generation(
     stage, key = layout.stage, layout.key
     problems = verify_generation(layout, manifest, on_read=on_read)
     hurt = {row_key for problem in problems for row_key in problem.row_keys}
-    touched = {row.shard for row in manifest.rows(stage, key) if row.row_key in hurt}
+    touched = {row.shard for row in manifest.rows(stage, key, lenient=True) if row.row_key in hurt}
     # After a crash from here on, the next writer finds shards that it never heard of.
     broken = {p.shard for p in problems if p.shard is not None and p.row_keys}
     manifest.drop(stage, key, hurt, broken)

@@ -2,14 +2,15 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from stores.documents import wrong_documents
 from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest, StoredRow
 from stores.manifest_db import DamagedManifestError
-from stores.records import Problem, name_some
+from stores.records import Problem, RowInfo, name_some
 from stores.rows_csv import ROWS_FILE, is_rows_csv_changed
 from stores.shard_footer import decode_rows, read_footer
 from stores.shard_format import DamagedShardError
@@ -34,7 +35,7 @@ def verify_generation(
     """
     try:
         index, checks = manifest.load(layout.stage, layout.key, layout.rows_per_shard)
-        stored = manifest.rows(layout.stage, layout.key)
+        stored = manifest.rows(layout.stage, layout.key, lenient=True)
     except (DamagedManifestError, FileNotFoundError) as error:
         return [Problem(str(error))]
     by_shard: dict[int, list[StoredRow]] = defaultdict(list)
@@ -96,10 +97,20 @@ def _check_file(
         problems.append(_problem(f"{path}: the checksum does not match", damaged))
     if "rows" in footer:
         listed = dict(enumerate(decode_rows(footer)))
-        strange = [row for row in rows if listed.get(row.slot) != (row.row_key, row.info)]
+        strange = [
+            _as_listed(row, listed)
+            for row in rows
+            if listed.get(row.slot) != (row.row_key, row.info)
+        ]
         if strange:
             problems.append(_problem(f"{path}: it lists other rows than the manifest", strange))
     return problems
+
+
+def _as_listed(row: StoredRow, listed: Mapping[int, tuple[str, RowInfo]]) -> StoredRow:
+    """Return a row under the name by which its shard knows it."""
+    key, info = listed.get(row.slot, ("", row.info))
+    return replace(row, info=info) if key == row.row_key else row
 
 
 def _problem(message: str, rows: Iterable[StoredRow], shard: int | None = None) -> Problem:

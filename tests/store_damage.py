@@ -8,9 +8,10 @@ from typing import Any
 from store_suite import make_key
 
 from stores.formats import shard_format
+from stores.manifest_records import seal
 from stores.shard_format import part_of
 
-__all__ = ["damage_row", "files_of", "flip", "place_of"]
+__all__ = ["change_manifest", "damage_row", "files_of", "flip", "place_of"]
 
 
 def files_of(made: Any, shard: int) -> list[Path]:
@@ -50,3 +51,16 @@ def damage_row(made: Any, output: str, number: int) -> Path:
     path, offset, nbytes = place_of(made, output, number)
     flip(path, offset + nbytes // 2, bit=4)
     return path
+
+
+def change_manifest(root: Path, statement: str, *, sealed: bool = True) -> None:
+    """Make the manifest say something else, with seals that match or without."""
+    with sqlite3.connect(root / "manifest.sqlite") as connection:
+        connection.execute(statement)
+        connection.create_function("reseal", -1, lambda *values: seal(values))
+        for table in ("generations", "shards", "rows", "failures", "descriptions"):
+            found = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            columns = ", ".join(name for _, name, *_ in found if name != "seal")
+            if sealed:
+                connection.execute(f"UPDATE {table} SET seal = reseal({columns})")
+    connection.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store_damage import change_manifest, flip
 from store_suite import (
     SPECS,
     STAGE,
@@ -119,14 +120,6 @@ def mend(root: Path) -> None:
 # ---- single bits
 
 
-def flip(path: Path, place: int, bit: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1 << bit]))
-
-
 def choose_bits(paths: list[Path], count: int) -> Iterator[tuple[Path, int, int]]:
     """Yield places over all files, as often as each is large."""
     choose = random.Random(count)
@@ -224,11 +217,29 @@ def test_bits_of_the_descriptions(root: Path) -> None:
                 assert made.verify() == []
                 assert_rows(made, NUMBERS)
                 assert made.layout.provenance == reading(root).layout.provenance
+        elif path.name == "stage.json":
+            mend(spare)
+            assert reads_as_written(spare)
         else:
-            assert path.name in ("stage.json", "symbio.json")
-            with pytest.raises(ValueError, match=path.name), open_store(spare, "a") as store:
-                store.generation(STAGE, make_key(1000))
+            assert path.name == "symbio.json"
+            with pytest.raises(ValueError, match=path.name):
+                open_store(spare, "a")
         shutil.copyfile(path, copy)
+
+
+@pytest.mark.parametrize("clip_id", ["'P99'", "''", "CAST(x'ff' AS TEXT)", "x'50'"])
+def test_a_changed_name_of_a_row_is_found_and_learnt_again(one_root: Path, clip_id: str) -> None:
+    statement = f"UPDATE rows SET clip_id = {clip_id} WHERE clip_id = 'P01_33'"
+    change_manifest(one_root, statement, sealed=False)
+    made = reading(one_root)
+    assert_rows(made, NUMBERS)
+    with pytest.raises(RuntimeError, match=r"got a changed row in|Could not decode"):
+        made.infos([make_key(33)])
+    with open_store(one_root, "a") as store:
+        (problem,) = store.generation(STAGE, make_key(1000)).repair()
+    assert problem.row_keys == (make_key(33),)
+    assert "'P01_33'" in str(problem)
+    assert reads_as_written(one_root)
 
 
 # ---- whole files

@@ -4,13 +4,12 @@ import errno
 import io
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from store_damage import damage_row, files_of, flip, place_of
+from store_damage import change_manifest, damage_row, files_of, flip, place_of
 from store_suite import SPECS, STAGE, TEN_ROWS_MIB, assert_rows, fast_folder, make_key, make_rows
 
 import stores.repair
@@ -182,12 +181,6 @@ def test_a_bad_place_on_the_disk_costs_its_row(root: Path, monkeypatch: pytest.M
     assert quarantined(root) == []
 
 
-def change_manifest(root: Path, statement: str) -> None:
-    with sqlite3.connect(root / "manifest.sqlite") as connection:
-        connection.execute(statement)
-    connection.close()
-
-
 def test_a_manifest_that_takes_a_shard_for_another_learns_better(root: Path) -> None:
     change_manifest(root, "UPDATE shards SET checks = replace(checks, ': ', ': 1') WHERE shard = 0")
     messages, there = repair(root)
@@ -335,7 +328,7 @@ def test_stage_json_is_restored_from_the_manifest(
 def test_a_damaged_copy_of_stage_json_is_not_believed(root: Path, value: str) -> None:
     path = reading(root).path / "stage.json"
     before = path.read_bytes()
-    change_manifest(root, f"UPDATE descriptions SET document = {value}")
+    change_manifest(root, f"UPDATE descriptions SET document = {value}", sealed=False)
     (problem,) = open_store(root).check()
     assert "got a changed description in" in str(problem)
     assert repair(root) == ([], [*FIRST, *SECOND])
@@ -343,7 +336,7 @@ def test_a_damaged_copy_of_stage_json_is_not_believed(root: Path, value: str) ->
 
 
 def test_a_manifest_without_descriptions_gets_them(root: Path) -> None:
-    change_manifest(root, "DROP TABLE descriptions")
+    change_manifest(root, "DELETE FROM descriptions")
     assert open_store(root).check() == []
     open_store(root, "a").close()
     (reading(root).path / "stage.json").unlink()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from store_damage import damage_row, files_of, flip
+from store_damage import change_manifest, damage_row, files_of, flip
 from store_suite import (
     ROW_NBYTES,
     SPECS,
@@ -147,9 +147,7 @@ def test_a_file_of_another_generation_is_noticed(made: Any) -> None:
 
 def test_rows_that_the_manifest_tells_otherwise_are_named(made: Any) -> None:
     change = "UPDATE rows SET segment_id = 'x' WHERE clip_id IN ('P01_3', 'P01_11')"
-    with sqlite3.connect(made.path.parent.parent / "manifest.sqlite") as connection:
-        connection.execute(change)
-    connection.close()
+    change_manifest(made.path.parent.parent, change)
     for deep in (True, False):
         assert [problem.row_keys for problem in made.verify(deep)] == [
             (make_key(3),),
