@@ -22,11 +22,11 @@ from stores.manifest_records import (
     PLACE_COLUMNS,
     GenerationRecord,
     all_generations,
-    check_places,
     find_descriptions,
     find_failures,
     find_generation,
     find_shards,
+    index_rows,
     look_over,
     unseal,
 )
@@ -64,10 +64,8 @@ class Manifest:
             rows = connection.execute(query, (generation.id,)).fetchall()
             if max(shards, default=-1) >= generation.next_shard or min(shards, default=0) < 0:
                 raise ChangedRecordError(f"a shard of {stage!r} that was never reserved")
-            check_places(stage, rows, shards, per_shard)
-            checks = {shard: record.checks_by_part() for shard, record in shards.items()}
-        numbers = [shard * per_shard + slot for _, _, shard, slot, _ in rows]
-        return RowIndex(b"".join(row_key for _, row_key, *_ in rows), numbers), checks
+            index = index_rows(stage, rows, shards, per_shard)
+            return index, {shard: record.checks_by_part() for shard, record in shards.items()}
 
     def rows(self, stage: str, key: str, *, lenient: bool = False) -> list[StoredRow]:
         """Return the rows of a generation in the order of their row numbers.

@@ -18,7 +18,7 @@ from crc32c import crc32c
 
 from stores.manifest_db import ChangedRecordError
 from stores.records import Failure, Receipt, RowInfo
-from stores.row_index import pack_keys
+from stores.row_index import RowIndex, pack_keys
 from stores.untrusted import parse_json
 
 MAX_SHARDS = 10**12
@@ -203,31 +203,29 @@ def delete_rows(connection: sqlite3.Connection, generation: int, row_keys: Itera
         _count(connection, generation, shard, -len(places), -sum(places))
 
 
-def check_places(
+def index_rows(
     stage: str, rows: Sequence[PlacedRow], shards: Mapping[int, ShardRecord], per_shard: int
-) -> None:
-    """Raise ChangedRecordError unless `rows` are exactly those that were put into `shards`."""
+) -> RowIndex:
+    """Return row key → row number; raise ChangedRecordError unless the rows are those committed."""
+    pack = _PLACE.pack
     try:
-        intact = all(
-            place == crc32c(_PLACE.pack(generation, row_key, shard, slot))
-            and len(row_key) == _KEY_NBYTES
-            for generation, row_key, shard, slot, place in rows
-        )
-    except struct.error:  # not even of the right types
-        intact = False
-    if not intact:
+        checks = [crc32c(pack(gen, key, shard, slot)) for gen, key, shard, slot, _ in rows]
+        keys = b"".join([row[1] for row in rows])
+        numbers, slots, places = (np.array([row[at] for row in rows], np.int64) for at in (2, 3, 4))
+    except (struct.error, TypeError, ValueError) as error:  # not even of the right types
+        raise ChangedRecordError(f"a changed row of {stage!r}") from error
+    if not np.array_equal(places, checks) or len(keys) != _KEY_NBYTES * len(rows):
         raise ChangedRecordError(f"a changed row of {stage!r}")
-    slots = np.array([row[3] for row in rows], np.int64)
     if ((slots < 0) | (slots >= per_shard)).any():
         raise ChangedRecordError(f"a row of {stage!r} in a slot beyond its shard")
-    numbers, places = (np.array([row[at] for row in rows], np.int64) for at in (2, 4))
     used, which, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     sums = np.zeros(len(used), np.int64)
     np.add.at(sums, which, places)
     got = dict(zip(used.tolist(), zip(counts.tolist(), sums.tolist(), strict=True), strict=True))
-    counted = {shard: (known.row_count, known.place_sum) for shard, known in shards.items()}
-    if got != {shard: totals for shard, totals in counted.items() if totals[0]}:
+    known = {shard: (record.row_count, record.place_sum) for shard, record in shards.items()}
+    if got != {shard: totals for shard, totals in known.items() if totals[0]}:
         raise ChangedRecordError(f"other rows of {stage!r} than were committed")
+    return RowIndex(keys, numbers * per_shard + slots)
 
 
 def _find_shard(connection: sqlite3.Connection, generation: int, shard: int) -> ShardRecord:

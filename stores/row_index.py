@@ -13,11 +13,13 @@ from stores.records import check_key
 
 _KEY_DTYPE = "S32"
 
+Numbers = Sequence[int] | NDArray[np.int64]
+
 
 class RowIndex:
     """Sorted keys and their numbers; a key that is there already keeps its number."""
 
-    def __init__(self, keys: bytes = b"", numbers: Sequence[int] = ()) -> None:
+    def __init__(self, keys: bytes = b"", numbers: Numbers = ()) -> None:
         # One tuple, replaced in one step, so that threads that read see both or neither.
         self._table = (np.empty(0, _KEY_DTYPE), np.empty(0, np.int64))
         self.add(keys, numbers)
@@ -30,7 +32,7 @@ class RowIndex:
         """One more than the highest row number."""
         return int(self._table[1].max(initial=-1)) + 1
 
-    def add(self, keys: bytes, numbers: Sequence[int]) -> None:
+    def add(self, keys: bytes, numbers: Numbers) -> None:
         """Add rows; of a key that comes twice the first stays.
 
         Args:
