@@ -174,7 +174,7 @@ class RowInfo:
     flags: str = ""
 
     def __post_init__(self) -> None:
-        if not self.clip_id:
+        if self.clip_id == "":
             raise ValueError("got an empty clip_id, expected a name to call the row by")
         for name in ("clip_id", "video_id", "segment_id", "flags"):
             check_id(name, getattr(self, name))
