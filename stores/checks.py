@@ -1,6 +1,7 @@
 """Checks that every backend makes: what may be written, and what can be read into."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,18 +61,27 @@ def check_rows(stage: str, specs: Mapping[str, ArraySpec], limit: int, rows: Seq
 def check_finite(stage: str, output: str, row: Row) -> None:
     """Raise RefusedRowError if an output of a row holds NaN or Inf."""
     array = row.arrays[output]
-    if array.dtype.name in _NOT_FINITE_BITS:
-        signed, unsigned, bits = _NOT_FINITE_BITS[array.dtype.name]
-        sign = 1 << (8 * array.dtype.itemsize - 1)
-        highest = array.view(unsigned).max()
-        if highest < bits:  # nothing negative either, as behind a ReLU: one look is enough
-            return
-        if highest >= bits | sign or array.view(signed).max() >= bits:
-            raise RefusedRowError(
-                f"stage {stage!r}, clip {row.info.clip_id!r}, output {output!r}: got NaN or Inf, "
-                f"expected finite values; Inf also comes of values too large for {array.dtype}",
-                row.key,
-            )
+    words = _not_finite_bits(array.dtype)
+    if words is None:
+        return
+    signed, unsigned, bits = words
+    highest = array.view(unsigned).max()
+    if highest < bits:  # nothing negative either, as behind a ReLU: one look is enough
+        return
+    sign = 1 << (8 * array.dtype.itemsize - 1)
+    if highest >= bits | sign or array.view(signed).max() >= bits:
+        raise RefusedRowError(
+            f"stage {stage!r}, clip {row.info.clip_id!r}, output {output!r}: got NaN or Inf, "
+            f"expected finite values; Inf also comes of values too large for {array.dtype}",
+            row.key,
+        )
+
+
+@cache  # numpy takes longer to name a dtype than to look through a small row
+def _not_finite_bits(
+    dtype: np.dtype[Any],
+) -> tuple[type[np.signedinteger[Any]], type[np.unsignedinteger[Any]], int] | None:
+    return _NOT_FINITE_BITS.get(dtype.name)
 
 
 def _check_array(where: str, spec: ArraySpec, array: Any) -> None:

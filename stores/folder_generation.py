@@ -137,15 +137,14 @@ class FolderGeneration(FeatureStore):
         for receipt in receipts:
             self._check_receipt(receipt)
         with self._changing:
+            index, checks = self._load()
             manifest.commit(self.stage, self.key, receipts, failures)
-            if self._loaded is not None:
-                index, checks = self._loaded
-                for receipt in receipts:
-                    checks.setdefault(receipt.shard, dict(receipt.checks))
-                    first = receipt.shard * self.rows_per_shard
-                    packed = pack_keys(key for key, _ in receipt.slots.values())
-                    index.add(packed, [first + slot for slot in receipt.slots])
-            write_documents(self.layout, self._index.end)
+            for receipt in receipts:
+                checks.setdefault(receipt.shard, dict(receipt.checks))
+                first = receipt.shard * self.rows_per_shard
+                packed = pack_keys(key for key, _ in receipt.slots.values())
+                index.add(packed, [first + slot for slot in receipt.slots])
+            write_documents(self.layout, index.end)
             if time.monotonic() - self._csv_time > SECONDS_BETWEEN_CSV:
                 self._export(manifest)
 

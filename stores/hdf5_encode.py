@@ -9,6 +9,7 @@ Neither way does HDF5 write to a disk, since it may crash where there is no spac
 """
 
 import io
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,8 @@ from stores.hdf5_sparse import SparseFile
 from stores.hdf5_superblock import HEAD_NBYTES, with_end
 from stores.layout import GenerationLayout
 from stores.records import Row
+
+_one_at_a_time = threading.Lock()  # whoever comes next finds the template made
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def encode_plain(
 ) -> tuple[int, Iterator[Block]]:
     """Return size and blocks of everything before the footer; fills `index` on the way."""
     columns = make_columns(layout, shard, rows)
-    template = make_template(layout, dtypes_of(columns), len(rows))
+    with _one_at_a_time:
+        template = make_template(layout, dtypes_of(columns), len(rows))
     head, *others = template.pieces
     assert isinstance(head, bytes)
     start = with_end(head[:HEAD_NBYTES], template.nbytes + tail_nbytes) + head[HEAD_NBYTES:]
