@@ -47,7 +47,7 @@ __all__ = [
     "read_only_error",
 ]
 
-APPEND_THREADS = 3
+APPEND_THREADS = 4
 
 
 @dataclass(frozen=True)
