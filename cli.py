@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from pipeline.config import ExperimentConfig
-
-F = TypeVar("F", bound=Callable[..., Any])
+from pipeline.cli_support import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    config_options,
+    errors,
+    load,
+    make_console,
+    quiet_option,
+)
+from pipeline.store_cli import store
 
 STAGES = ("verb", "noun", "objects", "aligned")
-WIDTH_WITHOUT_TERMINAL = 140
-EXIT_INCOMPLETE, EXIT_CANNOT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def _version() -> str:
@@ -29,21 +27,6 @@ def _version() -> str:
         return version("symbio")
     except PackageNotFoundError:
         return "not installed"
-
-
-def _config_options(command: F) -> F:
-    command = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY.PATH=VALUE",
-        help="Override one setting, e.g. --set train.epochs=30. May be given several times.",
-    )(command)
-    path = click.Path(dir_okay=False, path_type=Path)
-    return click.argument("config", metavar="CONFIG", type=path)(command)
-
-
-_quiet = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,38 +56,38 @@ def demo(folder: Path, seeds: str) -> None:
 
     Example: symbio demo --folder /tmp/demo
     """
-    with _errors():
+    with errors():
         from pipeline.demo import run_demo
 
         try:
             numbers = [int(seed) for seed in seeds.split(",")]
         except ValueError:
             raise click.BadParameter(f"got {seeds!r}, expected e.g. 0,1,2") from None
-        run_demo(folder, seeds=numbers, console=_console())
+        run_demo(folder, seeds=numbers, console=make_console())
 
 
 @main.command()
-@_config_options
+@config_options
 @click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
 def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
     """Show what `run` would do and why: rows and bytes per stage. Writes nothing to the store.
 
     Example: symbio plan configs/epic55_saoa_r50.yaml
     """
-    with _errors():
+    with errors():
         from pipeline.commands import show_plan
 
-        show_plan(_load(config, overrides), _console(), rehash=rehash)
+        show_plan(load(config, overrides), make_console(), rehash=rehash)
 
 
 @main.command()
-@_config_options
+@config_options
 @click.option(
     "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages."
 )
 @click.option("--retry-failed", is_flag=True, help="Try rows again that failed before.")
 @click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
-@_quiet
+@quiet_option
 def run(
     config: Path,
     overrides: tuple[str, ...],
@@ -117,12 +100,12 @@ def run(
 
     Example: symbio run configs/epic55_saoa_r50.yaml --stage verb --stage noun
     """
-    with _errors():
+    with errors():
         from pipeline.commands import run_stages
 
         report = run_stages(
-            _load(config, overrides),
-            _console(),
+            load(config, overrides),
+            make_console(),
             stages=stages or STAGES,
             retry_failed=retry_failed,
             rehash=rehash,
@@ -135,26 +118,26 @@ def run(
 
 
 @main.command()
-@_config_options
+@config_options
 def status(config: Path, overrides: tuple[str, ...]) -> None:
     """Show what is stored for an experiment, and what failed with which reason.
 
     Example: symbio status configs/epic55_saoa_r50.yaml
     """
-    with _errors():
+    with errors():
         from pipeline.commands import show_status
 
-        show_status(_load(config, overrides), _console())
+        show_status(load(config, overrides), make_console())
 
 
 @main.command()
-@_config_options
+@config_options
 @click.option(
     "--net", type=click.Choice(["verb", "noun", "objects"]), required=True, help="Which network."
 )
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Where it goes.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
-@_quiet
+@quiet_option
 def finetune(
     config: Path,
     overrides: tuple[str, ...],
@@ -167,19 +150,19 @@ def finetune(
 
     Example: symbio finetune configs/epic55_saoa_r50.yaml --net verb
     """
-    with _errors():
+    with errors():
         from pipeline.commands import finetune_network
 
-        settings = _load(config, overrides)
-        finetune_network(settings, net, run_folder, _console(), resume=resume, quiet=quiet)
+        settings = load(config, overrides)
+        finetune_network(settings, net, run_folder, make_console(), resume=resume, quiet=quiet)
 
 
 @main.command()
-@_config_options
+@config_options
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Where it goes.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
 @click.option("--skip-missing", is_flag=True, help="Train on the segments that have features.")
-@_quiet
+@quiet_option
 def train(
     config: Path,
     overrides: tuple[str, ...],
@@ -192,13 +175,13 @@ def train(
 
     Example: symbio train configs/epic55_saoa_r50.yaml --set head.name=pooled --set train.seed=1
     """
-    with _errors():
+    with errors():
         from pipeline.commands import train_head
 
         train_head(
-            _load(config, overrides),
+            load(config, overrides),
             run_folder,
-            _console(),
+            make_console(),
             resume=resume,
             skip_missing=skip_missing,
             quiet=quiet,
@@ -214,31 +197,13 @@ def evaluate(run_folder: Path, split: str | None, skip_missing: bool) -> None:
 
     Example: symbio evaluate runs/epic55-saoa-seed0 --split val
     """
-    with _errors():
+    with errors():
         from pipeline.commands import evaluate_head
 
-        evaluate_head(run_folder, split, _console(), skip_missing=skip_missing)
+        evaluate_head(run_folder, split, make_console(), skip_missing=skip_missing)
 
 
-@main.group()
-def store() -> None:
-    """Look at feature stores.
-
-    Example: symbio store info features/epic55
-    """
-
-
-@store.command("info")
-@click.argument("path", type=click.Path(path_type=Path))
-def store_info(path: Path) -> None:
-    """Show what a store holds: stages, keys, rows, outputs, bytes.
-
-    Example: symbio store info features/epic55
-    """
-    with _errors():
-        from pipeline.commands import show_store
-
-        show_store(path, _console())
+main.add_command(store)
 
 
 @main.command()
@@ -253,52 +218,6 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     if found is not None:
         click.echo(found(main, {}, "symbio", "_SYMBIO_COMPLETE").source())
-
-
-def _load(config: Path, overrides: tuple[str, ...]) -> ExperimentConfig:
-    from pipeline.config_file import load_config
-
-    return load_config(config, overrides)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Files and pipes have no width of their own; a table in them should not be cut.
-    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    return Console(highlight=False, soft_wrap=True, width=width)
-
-
-def _in_words(error: Exception) -> str:
-    """An error's text; the system's own errors as "file: reason" instead of a number."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{os.fspath(error.filename)}: {error.strerror}"
-    return str(error)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Errors that a person can mend become one message; SYMBIO_DEBUG=1 shows the traceback."""
-    from pipeline.errors import PipelineError
-
-    try:
-        yield
-    except (
-        PipelineError,
-        ValueError,
-        OSError,
-        LookupError,
-        ArithmeticError,
-        RuntimeError,
-        ImportError,
-    ) as error:
-        if os.environ.get("SYMBIO_DEBUG"):
-            raise
-        click.echo(f"Error: {_in_words(error)}", err=True)
-        sys.exit(EXIT_CANNOT)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
 from pipeline.console import (
     ProgressReporter,
-    format_nbytes,
     plan_table,
     print_missing,
     print_run,
@@ -40,7 +39,6 @@ __all__ = [
     "run_stages",
     "show_plan",
     "show_status",
-    "show_store",
     "train_head",
 ]
 
@@ -165,26 +163,6 @@ def evaluate_head(
     return found
 
 
-def show_store(path: Path, console: Console) -> None:
-    """Print the generations of a store and what each row of them holds."""
-    with open_store(path, mode="r") as store:
-        generations = store.generations()
-        rows = [
-            (g.stage, g.key[:12], f"{g.rows:,}", g.failures, format_nbytes(g.nbytes), g.created)
-            for g in generations
-        ]
-        columns = {"stage": "left", "key": "left", "rows": "right", "failed": "right"}
-        columns |= {"size": "right", "created": "left"}
-        console.print(table(str(path), columns, rows))
-        outputs = [
-            (g.stage, g.key[:12], name, spec.dtype, _shape(spec.dims, spec.shape), spec.units)
-            for g in generations
-            for name, spec in store.generation(g.stage, g.key).specs.items()
-        ]
-    named = dict.fromkeys(("stage", "key", "output", "dtype", "one row", "units"), "left")
-    console.print(table("Outputs", named, outputs))
-
-
 def metrics_table(title: str, found: Evaluated) -> Any:
     """Top-1 and top-5 in percent."""
     numbers = asdict(found.metrics)
@@ -260,12 +238,6 @@ def _print_boxless(experiment: Experiment, console: Console) -> None:
     if empty:
         line = f"{empty:,} of {len(rows):,} object frames have no boxes in {stage.boxes.path}"
         console.print(Text(line, style="yellow"))
-
-
-def _shape(dims: Sequence[str], shape: Sequence[int]) -> str:
-    return (
-        " × ".join(f"{dim} {size}" for dim, size in zip(dims, shape, strict=True)) or "one number"
-    )
 
 
 def _percent(fraction: float) -> str:

@@ -26,7 +26,7 @@ from pipeline.segments import Dataset
 from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
 from pipeline.videos import Video, locate_video
 
-__all__ = ["Experiment", "MissingVideo", "resolve"]
+__all__ = ["Experiment", "MissingVideo", "resolve", "stage_keys"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,10 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
     _check_head(config)
     memo = IdentityMemo(config.store.path / MEMO_NAME, rehash=rehash)
     dataset, where = load_dataset(config.data), videos_config(config.data)
-    aligned = _stages(config, where, memo)  # before hours of hashing: weights that are not there
+    boxes = _boxes(config.stages.objects)
+    aligned = _stages(
+        config, where, memo, boxes
+    )  # before hours of hashing: weights that are not there
     clips = make_clips(dataset.segments, train_views=config.views.train, seed=config.views.seed)
     videos = _locate(dataset, where)
     _check_boxes(aligned.objects.boxes, dataset)
@@ -152,7 +155,22 @@ def _identity(video: Video, memo: IdentityMemo) -> str:
     return digest if video.frame_rate_fps is None else f"{digest}@{video.frame_rate_fps:g}fps"
 
 
-def _stages(config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo) -> AlignedStage:
+def stage_keys(config: ExperimentConfig) -> dict[str, str]:
+    """Stage → key, from settings and weights alone: labels, boxes and videos may be gone.
+
+    Weights that are gone as well keep the digest they had.
+
+    Raises:
+        ConfigError: weights are absent and were never seen, or a network's options do not fit.
+    """
+    memo = IdentityMemo(config.store.path / MEMO_NAME)
+    aligned = _stages(config, videos_config(config.data), memo, boxes=None)
+    return {stage.name: stage.key for stage in (*aligned.upstream, aligned)}
+
+
+def _stages(
+    config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo, boxes: BoxFile | None
+) -> AlignedStage:
     reading = _reading_settings(where)
     sections = config.stages
 
@@ -168,7 +186,7 @@ def _stages(config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo) -
             window_seconds=sections.aligned.global_window_seconds,
             weights=weights("objects", sections.objects),
             reading=reading,
-            boxes=_boxes(sections.objects),
+            boxes=boxes,
         ),
     )
     _ = aligned.key  # a network option that does not exist is found out here, by its key

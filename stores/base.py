@@ -222,6 +222,7 @@ class Store(ABC):
     """A folder of generations; a context manager that closes itself."""
 
     path: Path
+    format: str
 
     @abstractmethod
     def generation(

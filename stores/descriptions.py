@@ -23,18 +23,20 @@ def check_store(root: Path, manifest: Manifest) -> list[Problem]:
         documents = {(stage, key): text for stage, key, text in manifest.descriptions()}
     except (ManifestError, FileNotFoundError) as error:
         return [Problem(str(error))]
+    rows = {info.path: f"{info.rows:,} rows of stage {info.stage!r}" for info in known}
+    found = {path.parent for path in root.glob(f"*/[!.]*/{STAGE_FILE}")}
     problems = []
-    for info in known:
-        path = info.path / STAGE_FILE
-        cost = f"{info.rows:,} rows of stage {info.stage!r} cannot be read"
+    for folder in (*rows, *sorted(found - rows.keys())):
+        path, cost = folder / STAGE_FILE, f"{rows.get(folder, 'its rows')} cannot be read"
         try:
-            read_layout(info.path)
+            layout = read_layout(folder)
         except FileNotFoundError:
             problems.append(Problem(f"{path}: the file is gone; {cost}"))
         except ValueError as error:
             problems.append(Problem(f"{error}; {cost}"))
         else:
-            if not holds(path, documents.get((info.stage, info.key), path.read_bytes())):
+            document = documents.get((layout.stage, layout.key))
+            if document is not None and not holds(path, document):
                 problems.append(Problem(f"{path}: it is not what was written; {cost} for sure"))
     return problems
 

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from stores.durable import is_temp, replace_file
-from stores.layout import FORMAT_VERSION
+from stores.formats import FORMATS
+from stores.layout import FORMAT_VERSION, STAGE_FILE, read_layout
 from stores.lock import LOCK_FILE
 from stores.untrusted import NoPlainFileError, read_document
 
@@ -70,9 +72,36 @@ def check_free_or_ours(root: Path, expected: str) -> None:
         )
 
 
+def restore_marker(root: Path) -> bool:
+    """Write a lost or damaged marker again, in the format that the generations are of.
+
+    Returns:
+        Whether that was done: a good marker stays, and one of another version, and nothing is
+        written where there are no generations or they do not agree.
+    """
+    try:
+        if read_format(root) in FORMATS or not root.is_dir():
+            return False
+    except ValueError as error:
+        if error.__cause__ is None:  # of another version
+            return False
+    formats = set()
+    for path in root.glob(f"*/*/{STAGE_FILE}"):
+        with suppress(ValueError):
+            formats.add(read_layout(path.parent).format)
+    if len(formats) != 1:
+        return False
+    _write(root, formats.pop())
+    return True
+
+
 def write_marker(root: Path, name: str) -> None:
     """Mark `root` as a store of format `name`, where it is not marked yet."""
     if read_format(root) is None:
-        document = {"format_version": FORMAT_VERSION, "format": name}
-        text = (json.dumps(document, indent=2) + "\n").encode()
-        replace_file(root / MARKER_FILE, text, durable=True)
+        _write(root, name)
+
+
+def _write(root: Path, name: str) -> None:
+    document = {"format_version": FORMAT_VERSION, "format": name}
+    text = (json.dumps(document, indent=2) + "\n").encode()
+    replace_file(root / MARKER_FILE, text, durable=True)

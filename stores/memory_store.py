@@ -190,6 +190,8 @@ class MemoryGeneration(FeatureStore):
 class MemoryStore(Store):
     """A store that lives as long as its object."""
 
+    format = "memory"
+
     def __init__(self, path: Path = Path("memory")) -> None:
         self.path = path
         self._generations: dict[tuple[str, str], MemoryGeneration] = {}

@@ -266,6 +266,7 @@ def test_a_crash_while_removing_leaves_a_sound_store(
         with pytest.raises(Crash):
             store.remove(STAGE, OLD)
     assert_rows(reading(root, NEW), list(range(12)))
+    assert open_store(root).check() == []
     with open_store(root, "a") as store:
         assert hidden(root) == store.check() == []
         if name == "rmtree":
