@@ -9,7 +9,10 @@ from pathlib import Path
 __all__ = ["CONFIGS", "PAGES", "ROOT", "blocks", "prose", "section", "table_rows", "text_of"]
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/conventions.md", "docs/config.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("docs/conventions.md", "docs/config.md", "docs/store.md"),
+)
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 
 

@@ -178,7 +178,9 @@ def test_repair_says_that_the_manifest_was_rebuilt(root: Path, loss: str) -> Non
         path.write_bytes(b"not a database " * 1000)
     done = symbio("store", "repair", root)
     assert (done.code, done.err) == (0, "")
-    expected = "it is gone, and is rebuilt" if loss == "deleted" else "this is done now, and the file kept"
+    expected = (
+        "it is gone, and is rebuilt" if loss == "deleted" else "this is done now, and the file kept"
+    )
     assert expected in " ".join(lines(done.out))
     assert "took in 2 shards that the manifest did not know" in done.out
     assert symbio("store", "verify", root, "--deep").code == 0

@@ -71,7 +71,9 @@ def test_every_command_has_help_with_an_example() -> None:
         assert f"symbio {' '.join(words)}" in command.help
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"configs/{name}" for name in CONFIGS)])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/store.md", *(f"configs/{name}" for name in CONFIGS)]
+)
 def test_command_lines_are_understood_and_fit_together(page: str) -> None:
     run_folders: set[Path] = set()
     for arguments in command_lines(text_of(page)):
@@ -92,10 +94,11 @@ def test_the_readme_shows_a_whole_experiment() -> None:
 
 def test_options_in_the_text_exist() -> None:
     known = {opt for _, command in commands() for param in command.params for opt in param.opts}
-    inline = " ".join(re.findall(r"`([^`]+)`", prose("README.md")))
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", inline))
-    assert named
-    assert named <= known | {"--help"}
+    for page in ("README.md", "docs/store.md"):
+        inline = " ".join(re.findall(r"`([^`]+)`", prose(page)))
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", inline))
+        assert named
+        assert named <= known | {"--help"}
 
 
 def test_make_targets_exist() -> None:
