@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -78,7 +79,7 @@ class ProgressReporter:
 
 def table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Table:
     """A table whose columns are named and justified ("left" or "right")."""
-    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    made = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
     for name, justify in columns.items():
         last = len(made.columns) == len(columns) - 1
         made.add_column(name, justify="right" if justify == "right" else "left", no_wrap=not last)

@@ -56,7 +56,9 @@ def verify_store(path: Path, console: Console, *, deep: bool) -> bool:
     columns = {**TABLE, "read": "right", "problems": "right"}
     console.print(table(f"{path}: checked {how}", columns, lines))
     if problems:
-        console.print(f"problems: {len(problems):,}; `symbio store repair {path}` mends them")
+        console.print(
+            f"problems: {len(problems):,}; `symbio store repair {path}` mends them", markup=False
+        )
     return not problems
 
 
@@ -106,7 +108,7 @@ def _reading_bar(console: Console, info: GenerationInfo) -> Iterator[_Read]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
+        DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
     )
     with Progress(
@@ -122,7 +124,9 @@ def _reading_bar(console: Console, info: GenerationInfo) -> Iterator[_Read]:
 def repair_store(path: Path, console: Console) -> bool:
     """Make what is hurt missing, and say what that is; return whether nothing is wrong now."""
     if restore_marker(path):
-        console.print(f"{path}: the marker of the store was lost, and was written again")
+        console.print(
+            f"{path}: the marker of the store was lost, and was written again", markup=False
+        )
     lines: list[tuple[str, ...]] = []
     with _open_to_change(path, console) as store:
         _print_problems(console, store.repair())
@@ -133,7 +137,7 @@ def repair_store(path: Path, console: Console) -> bool:
     console.print(table(f"{path}: repaired", columns, lines))
     _print_problems(console, left)
     if any(lost != "0" for _, _, _, lost, *_ in lines):
-        console.print("the next `symbio run` makes exactly the lost rows again")
+        console.print("the next `symbio run` makes exactly the lost rows again", markup=False)
     return not left
 
 
@@ -157,7 +161,9 @@ def _open_to_change(path: Path, console: Console) -> Iterator[Store]:
     """Open a store that is there, and print what opening it had to mend."""
     open_store(path, mode="r").close()  # to write, a missing store would be created
     if not (path / MANIFEST_FILE).exists():
-        console.print(f"{path / MANIFEST_FILE}: it is gone, and is rebuilt from the shards")
+        console.print(
+            f"{path / MANIFEST_FILE}: it is gone, and is rebuilt from the shards", markup=False
+        )
     with _printing_log(console):
         store = open_store(path, mode="a")
     with store:
@@ -188,7 +194,9 @@ def _printing_log(console: Console) -> Iterator[None]:
         logger.setLevel(level)
         logger.propagate = propagate
         if taken_in:
-            console.print(f"took in {len(taken_in):,} shards that the manifest did not know")
+            console.print(
+                f"took in {len(taken_in):,} shards that the manifest did not know", markup=False
+            )
 
 
 # ---- gc
@@ -208,11 +216,11 @@ def collect_garbage(path: Path, configs: Sequence[Path], console: Console, *, de
         leftovers = [left for left in store.leftovers() if (left.stage, left.key) not in going]
         things: list[GenerationInfo | Leftovers] = [*unnamed, *leftovers]
         if not things:
-            console.print(f"{path}: everything in it is needed")
+            console.print(f"{path}: everything in it is needed", markup=False)
             return True
         console.print(_garbage_table(path, things))
         if not delete:
-            console.print("nothing was deleted; --delete does")
+            console.print("nothing was deleted; --delete does", markup=False)
             return True
         left_alone = 0
         for thing in things:
@@ -223,7 +231,7 @@ def collect_garbage(path: Path, configs: Sequence[Path], console: Console, *, de
                 console.print(Text(f"left alone: {error}", style="yellow"))
             else:
                 name = f"{thing.stage} {thing.key[:12]}".strip() or "damaged manifests"
-                console.print(f"deleted {name}: {format_nbytes(freed)}")
+                console.print(f"deleted {name}: {format_nbytes(freed)}", markup=False)
     return not left_alone
 
 

@@ -36,7 +36,7 @@ def convert_stores(
 
     def show(done: Conversion) -> None:
         line = f"{done.stage} {done.key[:12]}: {done.rows:,} rows, {done.copied:,} copied now"
-        console.print(line)
+        console.print(line, markup=False)
         if done.damaged_clips:
             named = name_some(list(done.damaged_clips), MAX_CLIPS_SHOWN)
             line = (
@@ -86,7 +86,9 @@ def export_rows(
         rows = select_rows(made, chosen, videos)
         write = export_npy if form == "npy" else export_hdf5
         write(made, rows, out, outputs)
-        console.print(f"exported {len(rows):,} rows of {stage} {made.key[:12]} to {out}")
+        console.print(
+            f"exported {len(rows):,} rows of {stage} {made.key[:12]} to {out}", markup=False
+        )
 
 
 def _read_ids(file: Path) -> list[str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from pipeline.console import format_nbytes, table
-from stores.base import ArraySpec, FeatureStore, GenerationInfo
+from stores.base import ArraySpec, FeatureStore, GenerationInfo, Store
 from stores.registry import open_store
 
 __all__ = ["show_store"]
@@ -33,11 +34,22 @@ def show_store(path: Path, stage: str | None, console: Console) -> None:
         if stage is not None and not shown:
             names = ", ".join(dict.fromkeys(info.stage for info in held)) or "none yet"
             raise ValueError(f"got stage {stage!r}, expected one of: {names}")
-        opened = [(info, store.generation(info.stage, info.key)) for info in shown]
+        opened = list(_open(store, shown, console))
         console.print(_generations_table(f"{path} ({store.format})", opened))
         console.print(_outputs_table(opened))
         for info, generation in opened if stage else []:
             console.print(_provenance_table(info, generation.provenance))
+
+
+def _open(
+    store: Store, infos: Sequence[GenerationInfo], console: Console
+) -> Iterator[tuple[GenerationInfo, FeatureStore]]:
+    """Open generations; one whose description is damaged is told, and costs no other."""
+    for info in infos:
+        try:
+            yield info, store.generation(info.stage, info.key)
+        except ValueError as error:
+            console.print(Text(str(error), style="red"))
 
 
 def _generations_table(title: str, opened: Sequence[tuple[GenerationInfo, FeatureStore]]) -> Any:

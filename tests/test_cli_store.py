@@ -100,6 +100,28 @@ def test_info_on_a_stage_that_is_not_there(root: Path) -> None:
     assert done.err == "Error: got stage 'verb', expected one of: objects\n"
 
 
+def test_info_on_what_is_left(root: Path) -> None:
+    with open_store(root, "a") as store:
+        verb = store.generation("verb", KEY, {"map": ArraySpec((), (), "float32")})
+    (verb.path / "stage.json").write_text("{")
+    done = symbio("store", "info", root)
+    assert done.code == 0
+    assert f"got {verb.path}/stage.json that is no description" in " ".join(lines(done.out))
+    assert any(line.startswith(f"{STAGE} {KEY[:12]} 12 1 ") for line in lines(done.out))
+
+
+def test_brackets_in_paths_are_not_styles(root: Path) -> None:
+    odd = root.with_name("[red]store")
+    root.rename(odd)
+    for command in ("info", "verify", "repair"):
+        done = symbio("store", command, odd)
+        assert done.code == 0
+        assert str(odd) in done.out
+    out = odd.with_name("[red]out")
+    done = symbio("store", "export", odd, out, "--stage", STAGE, "--to", "h5")
+    assert done.out == f"exported 12 rows of objects {KEY[:12]} to {out}\n"
+
+
 # ---- verify
 
 
