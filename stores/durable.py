@@ -37,14 +37,28 @@ def open_folder(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` are on disk, whichever process made them."""
+    with open_folder(folder) as descriptor:
+        os.fsync(descriptor)
+
+
 def make_folder(folder: Path) -> None:
-    """Create `folder` in an existing one, durably; leave it where it is there already."""
+    """Create `folder` in an existing one; leave it where it is there already. Durable."""
     with suppress(FileExistsError):
         folder.mkdir()
-        with open_folder(folder.parent) as parent:
-            os.fsync(parent)
     with open_folder(folder):
         pass
+    sync_folder(folder.parent)
+
+
+def make_root(folder: Path) -> None:
+    """Create `folder` and what is missing above it. Durable."""
+    if not folder.parent.exists():
+        make_root(folder.parent)
+    folder.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # one may live below a folder that one may not list
+        sync_folder(folder.parent)
 
 
 def create_file(folder: Path, name: str, blocks: Iterable[Block], nbytes: int) -> int:

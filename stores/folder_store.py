@@ -20,7 +20,7 @@ from stores.checks import rows_per_shard
 from stores.compression import check_compression
 from stores.descriptions import check_store, forget_lost_generations
 from stores.documents import write_documents
-from stores.durable import make_folder, open_folder, replace_file
+from stores.durable import make_folder, make_root, open_folder, replace_file
 from stores.folder_generation import FolderGeneration
 from stores.formats import shard_format
 from stores.layout import STAGE_FILE, GenerationLayout, generation_folder, read_layout
@@ -65,7 +65,7 @@ class FolderStore(Store):
 
     def _open_for_writing(self) -> None:
         check_free_or_ours(self.path, self.format)
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_root(self.path)
         self._lock = WriterLock(self.path)
         try:
             write_marker(self.path, self.format)

@@ -8,6 +8,7 @@ What a crash can leave behind, and what becomes of it:
     a lost or damaged manifest                    rebuilt: every shard is then unheard of
     a lost or changed stage.json                  written again, from its copy in the manifest
     zarr.json or rows.csv behind the manifest     written again
+    names that only the page cache knows          synced, before anything is built on them
 """
 
 import logging
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from stores.descriptions import restore_descriptions
 from stores.documents import write_documents
-from stores.durable import make_folder, sweep_temps
+from stores.durable import make_folder, sweep_temps, sync_folder
 from stores.formats import shard_format
 from stores.layout import STAGE_FILE, GenerationLayout, read_layout
 from stores.manifest_db import SIDE_SUFFIXES, DamagedManifestError
@@ -38,6 +39,7 @@ def recover(root: Path, manifest_path: Path) -> ManifestWriter:
     Raises:
         NotADirectoryError: a folder of the store was exchanged for a symbolic link.
     """
+    _settle(root)
     if not manifest_path.exists():
         # The log of a manifest that is gone must not be taken for that of the new one.
         _put_aside(manifest_path, SIDE_SUFFIXES)
@@ -61,13 +63,13 @@ def _open_and_reconcile(root: Path, manifest_path: Path) -> ManifestWriter:
 
 def _reconcile(root: Path, manifest: ManifestWriter) -> None:
     """Make manifest and folders agree."""
-    sweep_temps(root)
     restore_descriptions(root, manifest)
     for stage in _folders(root):
         sweep_temps(stage)
         sweep_trash(stage)
         for folder in _folders(stage):
-            for place in (folder, *_folders(folder)):
+            _settle(folder)
+            for place in _folders(folder):
                 sweep_temps(place)
             if not (folder / STAGE_FILE).exists():
                 continue
@@ -77,6 +79,11 @@ def _reconcile(root: Path, manifest: ManifestWriter) -> None:
                 logger.warning("%s", error)
                 continue
             _reconcile_generation(root, layout, manifest)
+
+
+def _settle(folder: Path) -> None:
+    sweep_temps(folder)
+    sync_folder(folder)
 
 
 def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: ManifestWriter) -> None:
@@ -90,6 +97,8 @@ def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: Manife
     found = shards_on_disk(form, layout)
     unheard_of = sorted(found.keys() - known.keys())
     if unheard_of:
+        for place in form.folders(layout):
+            sync_folder(place)
         adopted = [_adopt(layout, shard) for shard in unheard_of]
         receipts = [receipt for receipt in adopted if receipt is not None]
         if receipts:
