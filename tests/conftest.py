@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,3 +40,10 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("SYMBIO_TEST_DATA is not set: no real videos to test on")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_process() -> Iterator[Callable[..., Any]]:
+    """`small_process(function, *args)` runs it in a process that forks fast, without torch."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield lambda *args, **kwargs: pool.submit(*args, **kwargs).result()
