@@ -25,6 +25,7 @@ DTYPES = (
 )
 RESERVED_ATTRIBUTES = frozenset({"units", "description", "stage", "key", "bfloat16"})
 MAX_ID_BYTES = 255
+MAX_MESSAGE_CHARACTERS = 10_000
 MAX_AXES = 16
 MAX_ROW_NBYTES = 256 * 2**20
 
@@ -227,7 +228,7 @@ class Failure:
     """A row that could not be made, kept so that it is reported and not tried for ever.
 
     Attributes:
-        error_class: name of the exception; `message`: its text.
+        error_class: name of the exception; `message`: its text, cut after 10,000 characters.
         frame: number of the frame it happened at, None where it is not about one frame.
     """
 
@@ -246,7 +247,10 @@ class Failure:
             # Messages quote file names, which may hold bytes that are no text: never lose the
             # report of one failure to another.
             text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
-            object.__setattr__(self, name, text.replace("\0", "\\x00"))
+            text = text.replace("\0", "\\x00")
+            if len(text) > MAX_MESSAGE_CHARACTERS:
+                text = f"{text[:MAX_MESSAGE_CHARACTERS]}…"
+            object.__setattr__(self, name, text)
         if self.frame is not None:
             object.__setattr__(self, "frame", _check_int("frame", self.frame))
 
