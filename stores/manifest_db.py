@@ -4,6 +4,7 @@ SQLite keeps no checksums of its own, so every record carries one, its `seal`. A
 how many rows it has here and the sum of their places, so that a row cannot vanish unnoticed.
 """
 
+import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -112,15 +113,18 @@ def is_file(path: Path) -> bool:
     """Return whether there is a manifest.
 
     Raises:
-        ManifestError: `path` is something else: a folder, a link, a pipe.
+        ManifestError: it, or a file that SQLite keeps beside it, is a folder, a link or a device.
     """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISREG(mode):
-        raise ManifestError(f"got no plain file, expected one, at {advice(path)}")
-    return True
+    there = False
+    for name in (*(f"{path}{suffix}" for suffix in SIDE_SUFFIXES), str(path)):
+        try:
+            there = stat.S_ISREG(os.lstat(name).st_mode)
+        except FileNotFoundError:
+            there = False
+        else:
+            if not there:
+                raise ManifestError(f"got no plain file, expected one, at {advice(Path(name))}")
+    return there
 
 
 def distrust(connection: sqlite3.Connection) -> None:

@@ -152,8 +152,8 @@ def update_generation(connection: sqlite3.Connection, record: GenerationRecord) 
 
 def _as_generation(record: Sequence[Any]) -> GenerationRecord:
     found = GenerationRecord(*unseal("generation", record))
-    if not 0 <= found.next_shard <= MAX_SHARDS:
-        raise ChangedRecordError(f"shard number {found.next_shard}")
+    if type(found.next_shard) is not int or not 0 <= found.next_shard <= MAX_SHARDS:
+        raise ChangedRecordError(f"shard number {found.next_shard!r}")
     return found
 
 

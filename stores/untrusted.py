@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-MAX_DOCUMENT_NBYTES = 4 * 2**20  # parsed, JSON of that size takes up to some 100 MB
+MAX_DOCUMENT_NBYTES = 2**20  # parsed, JSON of that size takes up to some 30 MB
 MAX_DEPTH = 64
 
 
