@@ -91,7 +91,7 @@ class ObjectsStage(Keyed):
             video_id=video_id,
             segment_id="",
             view=0,
-            clip_id=f"{video_id}@{time_us / 1e6:g}s",
+            clip_id=f"{video_id}@{time_us / 1e6:.12g}s",
             times_us=np.array([time_us], dtype=np.int64),
             needed_from_seconds=clip.segment.start_seconds,
             needed_to_seconds=clip.segment.stop_seconds,

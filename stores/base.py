@@ -20,10 +20,11 @@ from stores.errors import (
     GenerationInUseError,
     MissingGenerationError,
     MissingRowsError,
+    RefusedRowError,
     StoreLockedError,
     read_only_error,
 )
-from stores.records import ArraySpec, Failure, Problem, Receipt, RefusedRowError, Row, RowInfo
+from stores.records import ArraySpec, Failure, Problem, Receipt, Row, RowInfo
 
 __all__ = [
     "ArraySpec",

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.records import ArraySpec, RefusedRowError, Row, check_specs
+from stores.errors import RefusedRowError
+from stores.records import ArraySpec, Row, check_specs
 
 MAX_ROWS_PER_SHARD = 4096
 

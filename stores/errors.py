@@ -47,3 +47,14 @@ def read_only_error(path: Path) -> io.UnsupportedOperation:
     return io.UnsupportedOperation(
         f"got a write to {path}, which is open for reading; open the store with mode 'a'"
     )
+
+
+class RefusedRowError(ValueError):
+    """A row holds values that are never stored; the other rows of its shard are fine."""
+
+    def __init__(self, message: str, row_key: str) -> None:
+        super().__init__(message, row_key)
+        self.row_key = row_key
+
+    def __str__(self) -> str:
+        return str(self.args[0])

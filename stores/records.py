@@ -212,17 +212,6 @@ class Row:
         check_key("row key", self.key)
 
 
-class RefusedRowError(ValueError):
-    """A row holds values that are never stored; the other rows of its shard are fine."""
-
-    def __init__(self, message: str, row_key: str) -> None:
-        super().__init__(message, row_key)
-        self.row_key = row_key
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 @dataclass(frozen=True)
 class Failure:
     """A row that could not be made, kept so that it is reported and not tried for ever.

@@ -125,5 +125,5 @@ def test_every_stored_output_is_documented() -> None:
 
 
 def test_columns_of_files_are_documented() -> None:
-    assert f"`{', '.join(HEADER)}`" in text_of("README.md")
+    assert f"`{', '.join(HEADER)}`" in text_of("docs/store.md")
     assert f"`{', '.join(BOX_COLUMNS)}`" in text_of("docs/conventions.md")
