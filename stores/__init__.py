@@ -1,4 +1,17 @@
-"""Feature stores: durable rows of named arrays, written once and read many times."""
+"""Feature stores: durable rows of named arrays, written once and read many times.
+
+Where to look:
+    what a store is asked and answers      base, records, errors, checks
+    getting one                            registry (`open_store`)
+    a store in a folder, in memory         folder_store, folder_generation; memory_store
+    files, whatever the format             layout, shard_format, shard_footer, shard_set (writing),
+                                           shard_files (reading), compression, durable
+    the formats                            formats; zarr_format, zarr_metadata; hdf5_format, hdf5_*
+    which rows exist                       manifest, manifest_*, row_index
+    files for people                       documents, rows_csv, descriptions (stage.json), marker
+    after crashes and damage               recovery, verify, repair, quarantine; lock, untrusted
+    taking things out                      removal (gc), convert, export, export_*, hdf5_export
+"""
 
 from stores.base import (
     ArraySpec,
