@@ -48,6 +48,7 @@ class MemoryGeneration(FeatureStore):
         self.rows: dict[str, tuple[int, int, RowInfo, dict[str, int]]] = {}
         self._checks: dict[int, list[dict[str, int]]] = {}
         self._failures: dict[str, Failure] = {}
+        self._committed: set[int] = set()
         self._next_shard = 0
 
     def missing(self, keys: Iterable[str]) -> list[str]:
@@ -127,6 +128,7 @@ class MemoryGeneration(FeatureStore):
             if receipt.shard not in self.shards:
                 raise FileNotFoundError(f"got a receipt for shard {receipt.shard}, never written")
         for receipt in receipts:
+            self._committed.add(receipt.shard)
             for slot, (key, info) in receipt.slots.items():
                 checks = self._checks[receipt.shard][slot]
                 self.rows.setdefault(key, (receipt.shard, slot, info, checks))
@@ -179,8 +181,9 @@ class MemoryGeneration(FeatureStore):
         return problems
 
     def empty_shards(self) -> list[int]:
-        """Return the shards that hold no row any more."""
-        return sorted(self.shards.keys() - {shard for shard, *_ in self.rows.values()})
+        """Return the committed shards that hold no row any more."""
+        known = self._committed & self.shards.keys()
+        return sorted(known - {shard for shard, *_ in self.rows.values()})
 
     def _is_intact(self, key: str, output: str) -> bool:
         shard, slot, _, checks = self.rows[key]

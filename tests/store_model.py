@@ -74,10 +74,20 @@ class Model:
 
     def rebuild(self) -> None:
         """Do what losing the manifest does."""
-        for shard in self.gone:
-            del self.shards[shard], self.receipts[shard]
-        self.known, self.rows, self.failures, self.gone = set(), {}, {}, set()
+        self.drop(self.gone)
+        self.known, self.rows, self.failures = set(), {}, {}
         self.adopt()
+
+    def drop_empty_shards(self) -> None:
+        """Do what removing shards without rows does."""
+        self.drop(self.known - {place[0] for place, _ in self.rows.values()})
+
+    def drop(self, shards: set[int]) -> None:
+        """Do what removing shards for good does; their numbers may come again."""
+        self.damaged = {place for place in self.damaged if place[0] not in shards}
+        for shard in shards:
+            del self.shards[shard], self.receipts[shard]
+        self.known, self.gone = self.known - shards, self.gone - shards
 
     def is_lost(self, place: Place) -> bool:
         return place in self.damaged or place[0] in self.gone

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,21 @@ def test_a_stopped_holder_blocks(root: Path) -> None:
         assert first.ask("append", 0, 1) == "2"
 
 
+def test_a_receipt_that_outlived_its_shard_is_refused(root: Path) -> None:
+    """Its number may have been given to other rows since, as after the loss of the manifest."""
+    with open_store(root, "a") as store:
+        made = open_made(store)
+        late = made.write_shard(made.reserve_shards(1), make_rows(0, 1))
+    shutil.rmtree(root)
+    with open_store(root, "a") as store:
+        made = open_made(store)
+        made.append(make_rows(2, 3))
+        with pytest.raises(ValueError, match="got a receipt for another shard 0 than there is"):
+            made.commit([late])
+        assert made.missing([make_key(0), make_key(1)]) == [make_key(0), make_key(1)]
+        assert_rows(made, [2, 3])
+
+
 # ---- readers beside a writer
 
 
@@ -169,10 +185,7 @@ def test_readers_see_what_there_was_when_they_first_looked(
     root: Path, kind: tuple[str, str]
 ) -> None:
     fill_store(root, kind)
-    with (
-        agents(1, root, "r", kind) as (reader,),
-        open_store(root, "a", kind[0]) as store,
-    ):
+    with agents(1, root, "r", kind) as (reader,), open_store(root, "a", kind[0]) as store:
         made = open_made(store, kind)
         count = len(NUMBERS)
         assert reader.ask("open") == str(count)

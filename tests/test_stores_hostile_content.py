@@ -122,6 +122,17 @@ def test_absurd_records(root: Path, change: str, message: str) -> None:
     assert_found(root, message)
 
 
+def test_the_structure_of_the_file_is_looked_over(root: Path) -> None:
+    """SQLite would go on for a while with a page that says something wrong about its free space."""
+    with (root / "manifest.sqlite").open("r+b") as file:
+        (page,) = struct.unpack(">H", file.read(18)[16:])
+        file.seek(page + 7)
+        assert file.read(1) == b"\0"
+        file.seek(page + 7)
+        file.write(b"\1")
+    assert_found(root, "r check: problem: got .*[Ff]ragment.*delete that file")
+
+
 # ---- shards
 
 
