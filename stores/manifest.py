@@ -1,9 +1,10 @@
 """The manifest: one SQLite file per store that says which rows exist.
 
-It is an index over the shards and can be rebuilt from them; what only it knows are the recorded
-failures, and which shard numbers were handed out and never used. One process writes
-(`ManifestWriter`, guarded by the store's lock), any number read (`Manifest`). Every read opens
-its own short connection, so a reader may be forked or pickled at any time.
+It is an index over the shards and can be rebuilt from them. What only it knows is lost then:
+the recorded failures, whose rows are tried again, and which shard numbers were handed out and
+never used. One process writes (`ManifestWriter`, guarded by the store's lock), any number read
+(`Manifest`). Every read opens its own short connection, so a reader may be forked or pickled at
+any time.
 
 SQLite must lie on a local disk: its locks do not hold on network file systems.
 """

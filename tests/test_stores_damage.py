@@ -169,7 +169,7 @@ def check_bit(root: Path, path: Path, place: int, bit: int) -> bool:
 
 def test_bits_of_the_manifest(one_root: Path) -> None:
     shrink_pages(one_root)
-    bits = list(choose_bits([one_root / "manifest.sqlite"], 250))
+    bits = list(choose_bits([one_root / "manifest.sqlite"], 180))
     assert sum(check_bit(one_root, *bit) for bit in bits) > 50
 
 
@@ -209,7 +209,7 @@ def test_bits_of_the_descriptions(root: Path) -> None:
     texts = [path for path in texts if "verb" not in path.parts]
     spare = root.with_name("spare")
     shutil.copytree(root, spare)
-    for path, place, bit in choose_bits(texts, 50):
+    for path, place, bit in choose_bits(texts, 45):
         copy = spare / path.relative_to(root)
         flip(copy, place, bit)
         if reads_as_written(spare):
