@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from figures import Figures
-from store_cases import CASES, FULL, QUICK, Effort, make_material
+from store_cases import CASES, FULL, QUICK, make_material
 from store_epoch import bench_epoch
 from store_reading import bench_cold_reading, bench_warm_reading
 from store_scale import bench_scale

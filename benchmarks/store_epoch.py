@@ -45,7 +45,6 @@ def bench_epoch(figures: Figures, effort: Effort, folder: Path) -> None:
         )
         if answer["rows"] != effort.epoch_rows:
             raise RuntimeError(f"got {answer['rows']} rows, expected {effort.epoch_rows}")
-        name = f"{variant.name}_epoch_of_{store_mib:.0f}_mib"
         growth = answer["peak_rss_mb"] - answer["warm_rss_mb"]
         figures.add(f"{variant.name}_epoch_rss_growth", growth, "MB", ("<=", 32.0))
         figures.add(f"{variant.name}_epoch_peak_rss", answer["peak_rss_mb"], "MB")
@@ -62,7 +61,8 @@ def _fill(variant: Variant, effort: Effort, folder: Path) -> float:
             numbers = range(first, min(first + made.rows_per_shard, effort.epoch_rows))
             given = [material.rows[number % len(material.rows)] for number in numbers]
             rows = [
-                Row(f"{n:064x}", row.arrays, row.info) for n, row in zip(numbers, given, strict=True)
+                Row(f"{n:064x}", row.arrays, row.info)
+                for n, row in zip(numbers, given, strict=True)
             ]
             made.append(rows)
         return sum(info.nbytes for info in store.generations()) / 2**20

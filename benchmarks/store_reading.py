@@ -49,9 +49,7 @@ def bench_warm_reading(figures: Figures, effort: Effort, material: Material) -> 
     with ExitStack() as stack:
         for variant in VARIANTS:
             for always in (False, True) if variant.compression == "none" else (False,):
-                store = stack.enter_context(
-                    variant.open(material.folder, verify_every_read=always)
-                )
+                store = stack.enter_context(variant.open(material.folder, verify_every_read=always))
                 count = len(material.rows_for(variant, effort))
                 mine = [place for place in places if place[0] < count]
                 name = f"{variant.name}_checked" if always else variant.name

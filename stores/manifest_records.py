@@ -25,6 +25,7 @@ MAX_SHARDS = 10**12
 PLACE_COLUMNS = "generation, row_key, shard, slot, place"
 
 _KEY_NBYTES = 32
+_MAX_KEYS = 500  # in one question; SQLite has taken 999 values since ever
 _PLACE = struct.Struct("<q32sqq")
 
 # Those of PLACE_COLUMNS.
@@ -180,16 +181,32 @@ def insert_shard(connection: sqlite3.Connection, generation: int, receipt: Recei
     )
     if _find_shard(connection, generation, receipt.shard).checks_by_part() != dict(receipt.checks):
         raise ValueError(f"got a receipt for another shard {receipt.shard} than there is; drop it")
+    rows = _new_rows(connection, generation, receipt)
     marks = ", ".join("?" * (6 + len(fields(RowInfo))))
-    insert = f"INSERT OR IGNORE INTO rows VALUES ({marks})"
-    places = []
-    for slot, (key, info) in receipt.slots.items():
-        names = (generation, pack_keys([key]), receipt.shard, slot)
-        place = crc32c(_PLACE.pack(*names))
-        values = (*names, place, *info.to_json())
-        if connection.execute(insert, (*values, seal(values))).rowcount:
-            places.append(place)
-    _count(connection, generation, receipt.shard, len(places), sum(places))
+    connection.executemany(f"INSERT INTO rows VALUES ({marks})", rows)
+    _count(connection, generation, receipt.shard, len(rows), sum(row[4] for row in rows))
+
+
+def _new_rows(
+    connection: sqlite3.Connection, generation: int, receipt: Receipt
+) -> list[tuple[Any, ...]]:
+    """Return the records of those rows of a receipt that are not there yet."""
+    packed = pack_keys(key for key, _ in receipt.slots.values())
+    keys = [packed[start : start + _KEY_NBYTES] for start in range(0, len(packed), _KEY_NBYTES)]
+    held: set[bytes] = set()
+    for start in range(0, len(keys), _MAX_KEYS):
+        some = keys[start : start + _MAX_KEYS]
+        marks = ", ".join("?" * len(some))
+        query = f"SELECT row_key FROM rows WHERE generation = ? AND row_key IN ({marks})"
+        held.update(row_key for (row_key,) in connection.execute(query, (generation, *some)))
+    rows = []
+    for row_key, (slot, (_, info)) in zip(keys, receipt.slots.items(), strict=True):
+        if row_key not in held:
+            held.add(row_key)
+            names = (generation, row_key, receipt.shard, slot)
+            values = (*names, crc32c(_PLACE.pack(*names)), *info.to_json())
+            rows.append((*values, seal(values)))
+    return rows
 
 
 def delete_rows(connection: sqlite3.Connection, generation: int, row_keys: Iterable[bytes]) -> None:

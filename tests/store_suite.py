@@ -9,6 +9,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,17 @@ class StoreSuite(ABC):
         made.append([make_row(1, count=np.int32(99)), make_row(2)])
         assert len(made) == 2
         assert_rows(made, [1, 2])
+
+    def test_a_receipt_that_names_a_row_twice_commits_it_once(
+        self, store: Store, made: FeatureStore
+    ) -> None:
+        twice = dict.fromkeys(range(2), (make_key(2), make_rows(2)[0].info))
+        receipt = made.write_shard(made.reserve_shards(1), make_rows(2, 3))
+        made.commit([replace(receipt, slots=twice)])
+        again = self.again(store).generation(STAGE, make_key(1000))
+        for reader in (made, again):
+            assert reader.missing([make_key(2), make_key(3)]) == [make_key(3)]
+            assert_rows(reader, [2])
 
     def test_shard_numbers_are_never_given_twice(self, store: Store, made: FeatureStore) -> None:
         assert [made.reserve_shards(2), made.reserve_shards(0), made.reserve_shards(1)] == [0, 2, 2]

@@ -1,3 +1,7 @@
+import re
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,3 +30,25 @@ def test_index_is_a_dict_that_keeps_the_first(
     assert index.keys() == sorted(expected, key=lambda key: expected[key])
     assert len(index) == len(expected)
     assert index.end == max(expected.values(), default=-1) + 1
+
+
+KEY = "0f" * 32
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [KEY.upper(), KEY[:-2], KEY + "0f", KEY[:-2] + " 0", KEY[:-2] + "0g", KEY[:-1] + "é", 7],
+)
+def test_a_key_among_others_that_is_none_is_named(bad: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(bad))):
+        pack_keys([KEY, bad, KEY])
+
+
+def test_keys_whose_lengths_make_up_for_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected 64"):
+        pack_keys([KEY[:-2], KEY + "0f"])
+
+
+def test_keys_are_packed_one_after_the_other() -> None:
+    assert pack_keys([KEY, "ab" * 32]) == b"\x0f" * 32 + b"\xab" * 32
+    assert pack_keys(iter(())) == b""
