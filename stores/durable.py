@@ -39,7 +39,7 @@ def open_folder(folder: Path) -> Iterator[int]:
 
 def sync_folder(folder: Path) -> None:
     """Wait until the names in `folder` are on disk, whichever process made them."""
-    with open_folder(folder) as descriptor:
+    with open_folder(folder) as descriptor, _naming(folder, "while syncing names in it"):
         os.fsync(descriptor)
 
 
@@ -75,8 +75,8 @@ def create_file(folder: Path, name: str, blocks: Iterable[Block], nbytes: int) -
         OSError: writing or syncing failed; nothing is left behind. A failed fsync is final,
             since the kernel may have dropped the data: the file has to be written anew.
     """
-    with open_folder(folder) as parent:
-        temp = _write_temp(parent, folder / name, blocks, nbytes, durable=True)
+    with open_folder(folder) as parent, _naming(folder / name, f"while writing {nbytes:,} bytes"):
+        temp = _write_temp(parent, name, blocks, durable=True)
         try:
             _publish(parent, temp, name)
         except FileExistsError:
@@ -102,8 +102,8 @@ def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
     Args:
         durable: wait for the disk; not needed for files that can be made again from others.
     """
-    with open_folder(path.parent) as parent:
-        temp = _write_temp(parent, path, [data], len(data), durable=durable)
+    with open_folder(path.parent) as parent, _naming(path, f"while writing {len(data):,} bytes"):
+        temp = _write_temp(parent, path.name, [data], durable=durable)
         try:
             os.rename(temp, path.name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
@@ -126,11 +126,23 @@ def is_temp(name: str) -> bool:
     return _TEMP.fullmatch(name) is not None
 
 
-def _write_temp(
-    parent: int, target: Path, blocks: Iterable[Block], nbytes: int, *, durable: bool
-) -> str:
-    """Write `blocks` to a fresh temporary file next to `target`; return its name."""
-    temp = f".{target.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
+@contextmanager
+def _naming(target: Path, action: str) -> Iterator[None]:
+    """Say in errors of the disk which file or folder they are about, and what was done."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        message = f"{os.strerror(error.errno)} ({action})"
+        raise OSError(error.errno, message, str(target)) from error
+
+
+def _write_temp(parent: int, name: str, blocks: Iterable[Block], *, durable: bool) -> str:
+    """Write `blocks` to a fresh temporary file; return its name."""
+    temp = f".{name}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(temp, flags, 0o666, dir_fd=parent)
     try:
@@ -140,11 +152,8 @@ def _write_temp(
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except BaseException as error:
+    except BaseException:
         os.unlink(temp, dir_fd=parent)
-        if isinstance(error, OSError) and error.errno is not None:
-            message = f"{os.strerror(error.errno)} (while writing {nbytes:,} bytes)"
-            raise OSError(error.errno, message, str(target)) from error
         raise
     return temp
 

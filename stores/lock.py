@@ -9,13 +9,15 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from stores.errors import GenerationInUseError, MissingGenerationError, StoreLockedError
 
 LOCK_FILE = ".lock"
 
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Network file systems answer EBADF where an exclusive lock would need a descriptor to write.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
@@ -31,7 +33,15 @@ class WriterLock:
 
     def __init__(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        self._descriptor = os.open(folder / LOCK_FILE, flags, 0o666)
+        try:
+            self._descriptor = os.open(folder / LOCK_FILE, flags, 0o666)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            message = f"{error.strerror}: got no access to write to this store, expected it"
+            raise OSError(
+                error.errno, f"{message}; get it, or open the store with mode 'r'", str(folder)
+            ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,22 +51,27 @@ class WriterLock:
                 f"got a store that is open for writing already: {folder} is held by "
                 f"{holder or 'a process that is just starting'}; wait for it or stop it"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-        os.pwrite(self._descriptor, holder.encode(), 0)
         _held.add(self)
+        self._name_holder({"pid": os.getpid(), "host": socket.gethostname()})
 
     def release(self) -> None:
         """Let the next writer in; safe to call twice."""
         if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
+            self._name_holder(None)
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._close()
 
+    def _name_holder(self, holder: dict[str, Any] | None) -> None:
+        with suppress(OSError):  # a full disk must not keep anybody from the store
+            os.ftruncate(self._descriptor, 0)
+            if holder:
+                os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+
     def _close(self) -> None:
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
         _held.discard(self)
+        with suppress(OSError):  # which tells of bytes that nobody needs
+            os.close(descriptor)
 
 
 class ReaderLock:

@@ -4,6 +4,7 @@ SQLite keeps no checksums of its own, so every record carries one, its `seal`. A
 how many rows it has here and the sum of their places, so that a row cannot vanish unnoticed.
 """
 
+import errno
 import os
 import sqlite3
 import stat
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from stores.descriptors import check_descriptors
 
 MANIFEST_FILE = "manifest.sqlite"
 SIDE_SUFFIXES = ("-wal", "-shm")
@@ -48,6 +51,12 @@ SCHEMA = (
 
 _MAX_RECORD_NBYTES = 2**24  # of what one query may hand out; real records have some hundred
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
+_DISK_ERRORS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR_SHMSIZE: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+}
+_DESCRIPTORS = 3  # of a database with its log
 _NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
@@ -78,13 +87,16 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     address = f"file:{quote(str(path))}?mode=ro"
     try:
         return _connect(address, path)
-    except sqlite3.DatabaseError as error:
-        if not is_no_access(error):
+    except (sqlite3.DatabaseError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if not full and not is_no_access(error):
             raise
         # A log needs a companion file, which cannot be made here. Without a log the file alone
         # is the whole truth, and nobody can be changing it.
         log = Path(f"{path}-wal")
         if log.exists() and log.stat().st_size:
+            if full:
+                raise
             raise ManifestError(
                 f"got {path} with commits in {log.name} that cannot be read in a folder without "
                 "write access; open the store for writing once where it can be written"
@@ -93,9 +105,9 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def _connect(address: str, path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
-    try:
-        with naming_damage(path):
+    with naming_damage(path):
+        connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
+        try:
             distrust(connection)
             version = read_version(connection)
             if version != SCHEMA_VERSION:
@@ -103,10 +115,10 @@ def _connect(address: str, path: Path) -> sqlite3.Connection:
                     f"got version {version}, expected {SCHEMA_VERSION}, in {advice(path)}"
                 )
             check_tables(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def is_file(path: Path) -> bool:
@@ -163,7 +175,11 @@ def _look(connection: sqlite3.Connection, query: str) -> list[Any]:
 
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """Turn what says that the file itself is damaged into DamagedManifestError."""
+    """Turn what says that the file itself is damaged into DamagedManifestError.
+
+    Raises:
+        OSError: as well for a full or failing disk, and where too many files are open.
+    """
     try:
         yield
     except (ChangedRecordError, UnicodeDecodeError) as error:  # the latter of quoted names
@@ -173,6 +189,15 @@ def naming_damage(path: Path) -> Iterator[None]:
         undecodable = type(error) is sqlite3.OperationalError and _primary_code(error) < 0
         if undecodable or _primary_code(error) in _DAMAGE:
             raise DamagedManifestError(f"got {error} in {advice(path)}") from error
+        code = _DISK_ERRORS.get(_code(error), _DISK_ERRORS.get(_primary_code(error)))
+        if code is not None:
+            message = (
+                f"{os.strerror(code)} (SQLite says: {error}); see to the disk, then open the store "
+                "for writing again, which takes in what is complete"
+            )
+            raise OSError(code, message, str(path)) from error
+        if is_no_access(error):
+            check_descriptors(_DESCRIPTORS, path)
         raise
 
 
@@ -186,6 +211,11 @@ def advice(path: Path) -> str:
     return f"{path}; delete that file and open the store for writing: it is rebuilt from the shards"
 
 
-def _primary_code(error: sqlite3.Error) -> int:
+def _code(error: sqlite3.Error) -> int:
     code: int = getattr(error, "sqlite_errorcode", -1)
+    return code
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    code = _code(error)
     return code if code < 0 else code & 0xFF

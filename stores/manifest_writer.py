@@ -50,9 +50,10 @@ class ManifestWriter(Manifest):
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], tuple[RowIndex, dict[int, Any]]] = {}
         is_file(path)
-        self._connection = sqlite3.connect(
-            path, timeout=30, isolation_level=None, check_same_thread=False
-        )
+        with naming_damage(path):
+            self._connection = sqlite3.connect(
+                path, timeout=30, isolation_level=None, check_same_thread=False
+            )
         try:
             self._prepare()
         except BaseException:
@@ -96,6 +97,7 @@ class ManifestWriter(Manifest):
             RuntimeError: called in a process forked from the one that opened the store.
             DamagedManifestError: what it met there is not what was written.
             ManifestError: the file may not be written to.
+            OSError: the disk is full or fails; nothing was recorded.
         """
         if os.getpid() != self._pid:
             raise RuntimeError(

@@ -19,6 +19,7 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from stores.compression import decompress_into
+from stores.descriptors import fair_share, is_too_many, too_many_error
 from stores.formats import shard_format
 from stores.layout import GenerationLayout
 from stores.shard_format import CRC_NBYTES, ChunkTable, DamagedShardError, open_shard
@@ -180,9 +181,7 @@ class ShardFiles:
             path = self._form.path(self._layout, part, shard)
             opened = self._open.get(path)
             if opened is None:
-                opened = self._open[path] = _OpenFile(path)
-                if len(self._open) > MAX_OPEN_FILES:
-                    self._open.popitem(last=False)
+                opened = self._open[path] = self._make_room_and_open(path)
             self._open.move_to_end(path)
             known = self._known.get((part, shard))
             if known is None:
@@ -191,3 +190,16 @@ class ShardFiles:
                     raise DamagedShardError(path, "it is not the file that was committed")
                 known = self._known[part, shard] = _ShardFile(path, tail.chunks)
             return known, opened
+
+    def _make_room_and_open(self, path: Path) -> _OpenFile:
+        while len(self._open) >= fair_share(MAX_OPEN_FILES):
+            self._open.popitem(last=False)
+        while True:
+            try:
+                return _OpenFile(path)
+            except OSError as error:
+                if not is_too_many(error):
+                    raise
+                if not self._open:
+                    raise too_many_error(error, path) from error
+                self._open.popitem(last=False)

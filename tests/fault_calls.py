@@ -1,5 +1,6 @@
 """Calls that reach the disk, each of which can be watched, made to fail, or made the last one."""
 
+import errno
 import functools
 import os
 import sqlite3
@@ -162,6 +163,46 @@ class CrashAt:
                 if act:
                     act()
             os._exit(CRASHED)
+
+
+class FailAt:
+    """A hook that lets the n-th call fail from when it is armed: a write half-way, others at once.
+
+    Args:
+        counts: tells which calls count.
+        code: of the error; SQLite says of its own calls that they failed.
+    """
+
+    def __init__(self, counts: Callable[[str, Call], bool], code: int = errno.EIO) -> None:
+        self._counts = counts
+        self._code = code
+        self._left = 0
+        self.failed = False
+
+    def arm(self, point: int) -> None:
+        """Let the n-th call from now on fail; 0 for none."""
+        self._left = point
+
+    def __call__(self, name: str, call: Call) -> Any:
+        if self._left and self._counts(name, call):
+            self._left -= 1
+            if not self._left:
+                self.failed = True
+                if name in WRITES:
+                    half_of(name, call)()
+                elif name == "close":  # closed it is, even so
+                    call()
+                raise self._error(name, call)
+        return call()
+
+    def _error(self, name: str, call: Call) -> Exception:
+        if name in REAL:
+            file = () if isinstance(call.args[0], int) else (str(call.args[0]),)
+            return OSError(self._code, os.strerror(self._code), *file)
+        full = self._code == errno.ENOSPC
+        error = sqlite3.OperationalError("as a test wants it")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
+        return error
 
 
 def half_of(name: str, call: Call) -> Call:
