@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -24,9 +24,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.experiment import MissingVideo
-from pipeline.plan import StagePlan
-from pipeline.run import RunReport
+if TYPE_CHECKING:  # they load torch, which looking at a store does not need
+    from pipeline.experiment import MissingVideo
+    from pipeline.plan import StagePlan
+    from pipeline.run import RunReport
 
 __all__ = ["ProgressReporter", "format_nbytes", "plan_table", "print_missing", "print_run", "table"]
 

@@ -16,7 +16,6 @@ from rich.text import Text
 from pipeline.config_file import load_config
 from pipeline.console import format_nbytes, table
 from pipeline.errors import ConfigError
-from pipeline.experiment import stage_keys
 from stores.base import FeatureStore, GenerationInfo, GenerationInUseError, Leftovers, Store
 from stores.manifest_db import MANIFEST_FILE
 from stores.marker import restore_marker
@@ -236,6 +235,8 @@ def collect_garbage(path: Path, configs: Sequence[Path], console: Console, *, de
 
 
 def _named_by(config_file: Path, path: Path) -> set[tuple[str, str]]:
+    from pipeline.experiment import stage_keys  # torch, which the other commands do without
+
     config = load_config(config_file, ())
     if os.path.realpath(config.store.path) != os.path.realpath(path):
         raise ConfigError(

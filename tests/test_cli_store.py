@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -528,3 +530,9 @@ def test_export_of_damaged_rows_leaves_nothing(root: Path) -> None:
     assert done.code == 2
     assert "clips 'P01_5' damaged" in done.err
     assert not root.with_name("o").exists()
+
+
+def test_looking_at_a_store_loads_no_torch() -> None:
+    code = "import pipeline.store_commands, pipeline.store_info, pipeline.store_copies, sys"
+    command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
+    assert subprocess.run(command, cwd=Path(__file__).parent.parent).returncode == 0
