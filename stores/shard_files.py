@@ -97,8 +97,6 @@ class ShardFiles:
         Raises:
             DamagedShardError: a file is gone, was exchanged, or holds a row that changed.
         """
-        if os.getpid() != self._pid:
-            self._forget_files()
         read_rows = self._read_rows
         if self._layout.compression != "none":
             read_rows = self._read_compressed
@@ -176,6 +174,8 @@ class ShardFiles:
     def _file(
         self, output: str, shard: int, checks: Mapping[int, Mapping[str, int]]
     ) -> tuple[_ShardFile, _OpenFile]:
+        if os.getpid() != self._pid:  # also since a fork copies locks that nobody will release
+            self._forget_files()
         with self._lock:
             part = self._parts[output]
             path = self._form.path(self._layout, part, shard)
