@@ -184,6 +184,16 @@ class ManifestWriter(Manifest):
             update_generation(connection, generation._replace(csv_crc=None))
         self._found.pop((stage, key), None)
 
+    def move(self, stage: str, key: str, receipt: Receipt) -> None:
+        """Let rows be in another shard from now on; those they were in stay, without them."""
+        packed = [pack_keys([row_key]) for row_key, _ in receipt.slots.values()]
+        with self.transaction() as connection:
+            generation = find_generation(connection, stage, key)
+            delete_rows(connection, generation.id, packed)
+            insert_shard(connection, generation.id, receipt)
+            update_generation(connection, generation._replace(csv_crc=None))
+        self._found.pop((stage, key), None)
+
     def drop(self, stage: str, key: str, row_keys: Iterable[str], shards: Iterable[int]) -> None:
         """Delete rows, and shards with every row that is left in them."""
         packed = [pack_keys([row_key]) for row_key in row_keys]

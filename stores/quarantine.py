@@ -4,7 +4,7 @@ import itertools
 import os
 from pathlib import Path
 
-from stores.durable import make_folder
+from stores.durable import make_folder, sync_folder
 from stores.formats import shard_format
 from stores.layout import GenerationLayout
 
@@ -12,13 +12,15 @@ QUARANTINE = ".quarantine"
 
 
 def quarantine_shard(layout: GenerationLayout, shard: int) -> None:
-    """Move what there is of a shard's files out of the way."""
+    """Move what there is of a shard's files out of the way, durably."""
     form = shard_format(layout.format)
     for part in form.parts(layout):
         path = form.path(layout, part, shard)
         if path.exists():
             make_folder(layout.path / QUARANTINE)
             move_free(path, layout.path / QUARANTINE / f"{part}.{path.name}")
+            sync_folder(layout.path / QUARANTINE)
+            sync_folder(path.parent)
 
 
 def move_free(source: Path, target: Path) -> None:

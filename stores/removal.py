@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stores.base import Leftovers
-from stores.durable import open_folder
+from stores.durable import open_folder, sync_folder
 from stores.errors import MissingGenerationError
 from stores.formats import shard_format
 from stores.layout import STAGE_FILE, GenerationLayout, generation_folder, read_layout
@@ -103,7 +103,10 @@ def _nbytes(paths: list[Path]) -> int:
 
 
 def _unlink(paths: list[Path]) -> int:
+    """Delete files durably; return how many bytes that freed."""
     nbytes = _nbytes(paths)
     for path in paths:
         path.unlink()
+    for folder in {path.parent for path in paths}:
+        sync_folder(folder)
     return nbytes

@@ -59,7 +59,7 @@ def rewrite_shards(
             for place, row in enumerate(held)
         ]
         receipt = generation.write_shard(generation.reserve_shards(1), rows)
-        # After a crash from here on both are unheard of, and the next writer takes both in.
-        manifest.drop(layout.stage, layout.key, keys, [shard])
+        manifest.move(layout.stage, layout.key, receipt)
         quarantine_shard(layout, shard)
-        manifest.commit(layout.stage, layout.key, [receipt], [])
+        # Last: a shard that the manifest does not know would be taken in, forgotten rows and all.
+        manifest.drop(layout.stage, layout.key, [], [shard])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fault_recorder import (
     Event,
-    Manifest,
+    Manifests,
     Named,
     Node,
     Recorder,
@@ -53,9 +53,9 @@ def cut_power(
     """
     disk = _Disk(recorder.events[:cut], choose, choose.choice(likely))
     disk.build(target, recorder.top)
-    if (target / recorder.store).is_dir():
-        for name, data in _manifest(recorder.events, cut, choose).items():
-            (target / recorder.store / name).write_bytes(data)
+    for path, data in _manifests(recorder.events, cut, choose).items():
+        if (target / path.parent).is_dir():
+            (target / path).write_bytes(data)
 
 
 class _Disk:
@@ -112,27 +112,30 @@ def _some_of(safe: bytes, written: bytes, choose: random.Random, *, garbage: boo
     return b"".join(choose.choice((before, written))[start : start + block] for start in starts)
 
 
-def _manifest(events: list[Event], cut: int, choose: random.Random) -> dict[str, bytes]:
-    """Return the manifest's files as they may be after the cut."""
-    kept: dict[str, bytes] = {}
-    earlier: dict[str, bytes] = {}
-    at_work = False
-    for event in events[:cut]:
-        if isinstance(event, Manifest):
-            at_work = not event.safe
-            if event.safe:
-                kept, earlier = event.files, kept
+def _manifests(events: list[Event], cut: int, choose: random.Random) -> dict[Path, bytes]:
+    """Return the files of all manifests as they may be after the cut."""
+    before = [event for event in events[:cut] if isinstance(event, Manifests)]
+    later = [event.files for event in events[cut:] if isinstance(event, Manifests) and event.safe]
+    earlier, kept = [{}, {}, *(event.files for event in before if event.safe)][-2:]
     files = dict(kept)
-    if at_work:
-        later = next(e for e in events[cut:] if isinstance(e, Manifest) and e.safe).files
-        if MANIFEST_FILE in kept and LOG in later:  # a commit
-            old = kept.get(LOG, b"")
-            assert later[LOG].startswith(old)
-            files[LOG] = _some_of(old, later[LOG], choose, garbage=True)
-        elif LOG in kept:  # a close
-            files[MANIFEST_FILE] = _some_of(kept[MANIFEST_FILE], later[MANIFEST_FILE], choose)
-    elif LOG in earlier and LOG not in kept and choose.random() < 0.5:  # closed
-        files[LOG] = earlier[LOG]
-    if files and choose.random() < 0.5:
-        files[SHARED_MEMORY] = choose.randbytes(32768)
+    if before and not before[-1].safe:
+        _be_at_work(files, later[0], choose)
+    for log in earlier.keys() - kept.keys():  # of a manifest that was closed
+        if log.name.endswith(LOG) and choose.random() < 0.5:
+            files[log] = earlier[log]
+    for manifest in [path for path in files if path.name == MANIFEST_FILE]:
+        if choose.random() < 0.5:
+            files[manifest.with_name(SHARED_MEMORY)] = choose.randbytes(32768)
     return files
+
+
+def _be_at_work(files: dict[Path, bytes], later: dict[Path, bytes], choose: random.Random) -> None:
+    """Change files to what they may be on the way to what they are later."""
+    for manifest in [path for path in files if path.name == MANIFEST_FILE]:
+        log = manifest.with_name(LOG)
+        if log in later:  # a commit
+            old = files.get(log, b"")
+            assert later[log].startswith(old)
+            files[log] = _some_of(old, later[log], choose, garbage=True)
+        elif log in files and manifest in later:  # a close
+            files[manifest] = _some_of(files[manifest], later[manifest], choose)

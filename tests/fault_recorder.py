@@ -44,10 +44,10 @@ class Synced:
 
 
 @dataclass
-class Manifest:
-    """Content of the manifest's files; `safe` unless SQLite is still at work on it."""
+class Manifests:
+    """Content of all manifests and their logs; not `safe`: SQLite is at work on one of them."""
 
-    files: dict[str, bytes]
+    files: dict[Path, bytes]
     safe: bool = True
 
 
@@ -56,7 +56,7 @@ class Acknowledged:
     done: int
 
 
-Event = Named | Written | Truncated | Synced | Manifest | Acknowledged
+Event = Named | Written | Truncated | Synced | Manifests | Acknowledged
 
 
 def content(changes: Iterable[Written | Truncated]) -> bytes:
@@ -77,7 +77,6 @@ class Recorder:
     """A hook for `intercepted` that notes what happens below `root`, which must exist."""
 
     root: Path
-    store: str
     top: Node = field(default_factory=lambda: Node({}))
     events: list[Event] = field(default_factory=list)
     _open: dict[int, tuple[Node, list[int]]] = field(default_factory=dict)
@@ -91,9 +90,9 @@ class Recorder:
 
     def __call__(self, name: str, call: Call) -> Any:
         if name in ("BEGIN", "COMMIT", "PRAGMA", "sqlite close"):
-            self.events.append(Manifest({}, safe=False))
+            self.events.append(Manifests({}, safe=False))
             result = call()
-            self._note_manifest()
+            self._note_manifests()
             return result
         result = call()
         note = getattr(self, f"_note_{name}")
@@ -122,11 +121,13 @@ class Recorder:
                 folder.names[name] = node
         self.events.append(Named(list(changes)))
 
-    def _note_manifest(self) -> None:
+    def _note_manifests(self) -> None:
         # Closing these files drops SQLite's locks on them; here nobody else wants them.
-        files = (self.root / self.store).glob(f"{MANIFEST_FILE}*")
-        found = {path.name: path.read_bytes() for path in files if path.suffix != ".sqlite-shm"}
-        self.events.append(Manifest(found))
+        files = self.root.rglob(f"{MANIFEST_FILE}*")
+        found = {path: path.read_bytes() for path in files if path.suffix != ".sqlite-shm"}
+        self.events.append(
+            Manifests({path.relative_to(self.root): data for path, data in found.items()})
+        )
 
     def _note_open(
         self, result: int, path: Any, flags: int, mode: int = 0, dir_fd: int | None = None
@@ -198,7 +199,7 @@ class Recorder:
         dst_dir_fd: int | None = None,
     ) -> None:
         if Path(source).name.startswith(MANIFEST_FILE):
-            self._note_manifest()
+            self._note_manifests()
             return
         there, here = self._find(source, src_dir_fd), self._find(target, dst_dir_fd)
         assert there

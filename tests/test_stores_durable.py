@@ -1,4 +1,4 @@
-"""The order in which a shard gets to disk, and what happens when the disk refuses."""
+"""The order in which files get to disk."""
 
 import errno
 import os
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_suite import SPECS, STAGE, assert_rows, fast_folder, make_key, make_rows
+from fault_calls import WRITES, Call, intercepted
+from fault_harness import Kind, check_values, every_kind, rows_of
+from store_damage import files_of
+from store_suite import fast_folder
 
-from stores import open_store
 from stores.durable import create_file, replace_file, sweep_temps
 
 
@@ -19,137 +21,83 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture
-def made(folder: Path) -> Iterator[Any]:
-    with open_store(folder / "store", "a") as store:
-        yield store.generation(STAGE, make_key(1000), {"count": SPECS["count"]})
+class Calls(list[tuple[str, str]]):
+    """A hook for `intercepted` that keeps (call, file) of each call that changes the disk."""
 
+    def __call__(self, name: str, call: Call) -> Any:
+        if name in ("BEGIN", "COMMIT"):
+            self.append((name, "manifest"))
+        elif name == "open" and call.args[1] & os.O_CREAT and self._name(call.args[0]) != ".lock":
+            assert call.args[1] & os.O_EXCL
+            assert call.args[1] & os.O_NOFOLLOW
+            self.append(("create", self._name(call.args[0])))
+        elif name in (*WRITES, "fsync", "link", "unlink", "rename"):
+            entry = name, self._name(call.args[0])
+            if self[-1:] != [entry]:  # a file may be written in parts
+                self.append(entry)
+        return call()
 
-def count_row(number: int) -> Any:
-    (row,) = make_rows(number)
-    return type(row)(row.key, {"count": row.arrays["count"]}, row.info)
-
-
-def record_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Return a list that fills with (call, file) as files are made."""
-    calls: list[tuple[str, str]] = []
-    names: dict[int, str] = {}
-    real_open = os.open
-
-    def describe(path: Any) -> str:
-        name = str(path).rsplit("/", 1)[-1]
+    def _name(self, target: Any) -> str:
+        path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else str(target)
+        name = path.rsplit("/", 1)[-1]
         return "temp of " + name[1:].rsplit(".", 3)[0] if name.endswith(".tmp") else name
 
-    def open_(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
-        descriptor = real_open(path, flags, *args, **kwargs)
-        names[descriptor] = describe(path)
-        if flags & os.O_CREAT:
-            assert flags & os.O_EXCL
-            assert flags & os.O_NOFOLLOW
-            calls.append(("create", describe(path)))
-        return descriptor
 
-    def wrap(name: str) -> None:
-        real = getattr(os, name)
-
-        def call(target: Any, *args: Any, **kwargs: Any) -> Any:
-            calls.append((name, names[target] if isinstance(target, int) else describe(target)))
-            return real(target, *args, **kwargs)
-
-        monkeypatch.setattr(os, name, call)
-
-    monkeypatch.setattr(os, "open", open_)
-    for name in ("writev", "fsync", "link", "unlink", "rename"):
-        wrap(name)
-    return calls
+@every_kind
+def test_a_shard_is_on_disk_before_the_manifest_names_it(kind: Kind, folder: Path) -> None:
+    calls = Calls()
+    with intercepted(calls), kind.open(folder / "store") as store:
+        made: Any = kind.generation(store, "objects")
+        calls.clear()
+        made.append(rows_of("objects", [1]))
+        expected = [("BEGIN", "manifest"), ("COMMIT", "manifest")]
+        for path in files_of(made, 0):
+            name = f"temp of {path.name}"
+            expected += [("create", name), ("writev", name), ("fsync", name)]
+            expected += [("link", name), ("unlink", name), ("fsync", path.parent.name)]
+        expected += [("BEGIN", "manifest"), ("COMMIT", "manifest")]
+        assert calls[: len(expected)] == expected
+        # The documents follow, which are not synced.
+        assert {name for name, _ in calls[len(expected) :]} <= {"create", "writev", "rename"}
 
 
-def test_a_shard_is_on_disk_before_the_manifest_names_it(
-    made: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = record_calls(monkeypatch)
-    connection = made._writer._connection
+@every_kind
+def test_the_manifest_waits_for_the_disk(kind: Kind, folder: Path) -> None:
+    with kind.open(folder / "store") as store:
+        manifest: Any = store
+        connection = manifest._writer._connection
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
-    def record(statement: str) -> None:
-        verb = statement.split()[0]
-        if verb != "SELECT":
-            calls.append(("sql", verb))
 
-    connection.set_trace_callback(record)
-    made.append([count_row(1)])
-    assert calls == [
-        *[("sql", "BEGIN"), ("sql", "UPDATE"), ("sql", "COMMIT")],
-        ("create", "temp of c.0"),
-        ("writev", "temp of c.0"),
-        ("fsync", "temp of c.0"),
-        ("link", "temp of c.0"),
-        ("unlink", "temp of c.0"),
-        ("fsync", "count"),
-        *[("sql", "BEGIN"), ("sql", "INSERT"), ("sql", "INSERT"), ("sql", "UPDATE")],
-        *[("sql", "DELETE"), ("sql", "UPDATE"), ("sql", "COMMIT")],
-        *[("create", "temp of zarr.json"), ("writev", "temp of zarr.json")],
-        ("rename", "temp of zarr.json"),
+@every_kind
+def test_a_generation_is_described_last_and_then_registered(kind: Kind, folder: Path) -> None:
+    calls = Calls()
+    with intercepted(calls), kind.open(folder / "store") as store:
+        made = kind.generation(store, "objects")
+    name = "temp of stage.json"
+    at = calls.index(("create", name))
+    assert calls[at : at + 7] == [
+        *[("create", name), ("writev", name), ("fsync", name), ("rename", name)],
+        *[("fsync", made.path.name), ("BEGIN", "manifest"), ("COMMIT", "manifest")],
     ]
+    for parent in (folder, folder / "store", made.path.parent):
+        assert ("fsync", parent.name) in calls[:at]
 
 
-def test_the_manifest_waits_for_the_disk(made: Any) -> None:
-    connection = made._writer._connection
-    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-
-
-def test_stage_description_is_synced_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_store(folder / "store", "a") as store:
-        calls = record_calls(monkeypatch)
-        made = store.generation(STAGE, make_key(1000), SPECS)
-        assert calls[-5:] == [
-            *[("create", "temp of stage.json"), ("writev", "temp of stage.json")],
-            *[("fsync", "temp of stage.json"), ("rename", "temp of stage.json")],
-            ("fsync", made.path.name),
-        ]
-
-
-def test_short_writes_are_continued(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_kind
+def test_short_writes_are_continued(
+    kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def write_some(target: int, blocks: list[Any]) -> int:
         return os.write(target, b"".join(blocks)[:7])
 
     monkeypatch.setattr(os, "writev", write_some)
-    made.append([count_row(1), count_row(2)])
-    assert made.read([make_key(2), make_key(1)])["count"].tolist() == [2, 1]
-    assert made.verify() == []
-
-
-@pytest.mark.parametrize("call", ["writev", "fsync"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_shard_the_disk_refuses_is_given_up_whole(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
-) -> None:
-    with open_store(folder / "store", "a") as store:
-        made = store.generation(STAGE, make_key(1000), SPECS)
-        first = made.reserve_shards(2)
-        real, real_open, bad = getattr(os, call), os.open, set()
-
-        def open_(path: Any, *args: Any, **kwargs: Any) -> int:
-            descriptor = real_open(path, *args, **kwargs)
-            if "c.0.0" in str(path) and "mask" in os.readlink(f"/proc/self/fd/{descriptor}"):
-                bad.add(descriptor)
-            return descriptor
-
-        def refuse(target: Any, *args: Any) -> Any:
-            if target in bad:
-                raise OSError(code, os.strerror(code))
-            return real(target, *args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "open", open_)
-            patch.setattr(os, call, refuse)
-            message = rf"{os.strerror(code)} \(while writing [\d,]+ bytes\): '.*/mask/c\.0\.0'"
-            with pytest.raises(OSError, match=message) as caught:
-                made.write_shard(first, make_rows(1))
-        assert caught.value.errno == code
-        assert not list(made.path.rglob("*c.0*"))
-        made.commit([made.write_shard(first + 1, make_rows(1))])
-        assert_rows(made, [1])
+    with kind.open(folder / "store") as store:
+        made = kind.generation(store, "objects")
+        made.append(rows_of("objects", [1, 2, 3]))
+        check_values(made, [3, 1, 2])
+        assert made.verify() == []
 
 
 def test_create_file_never_replaces(folder: Path) -> None:

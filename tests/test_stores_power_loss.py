@@ -31,7 +31,7 @@ CASES = 100
 def recorded(kind: Kind) -> Recorder:
     """Return what the whole work does to a folder."""
     with fast_folder() as folder:
-        recorder = Recorder(folder, "store")
+        recorder = Recorder(folder)
         with intercepted(recorder):
             Work(kind, folder / "store", 0, recorder.acknowledge).run()
         assert recorder.files() == real_files(folder)
@@ -78,7 +78,7 @@ def crash_and_go_on(kind: Kind, folder: Path, crash_at: CrashAt) -> tuple[Record
     Returns:
         As well how many events came before the crash; None where it came to no crash.
     """
-    recorder, saved = Recorder(folder, "store"), folder.with_suffix(".recorded")
+    recorder, saved = Recorder(folder), folder.with_suffix(".recorded")
     crash_at.hook, crash_at.last_act = recorder, lambda: saved.write_bytes(pickle.dumps(recorder))
     crashed, done = crash(
         lambda say: Work(
@@ -163,7 +163,7 @@ def test_a_missing_fsync_is_found(kind: Kind, lost: str) -> None:
         return recorder(name, call)
 
     with fast_folder() as folder:
-        recorder = Recorder(folder, "store")
+        recorder = Recorder(folder)
         with intercepted(hook):
             Work(kind, folder / "store", 0, recorder.acknowledge).run()
     assert loses_something(kind, recorder)
@@ -187,7 +187,7 @@ def test_a_commit_before_its_files_is_found(kind: Kind, monkeypatch: pytest.Monk
     monkeypatch.setattr(ManifestWriter, "commit", commit_first)
     monkeypatch.setattr(FolderGeneration, "_check_receipt", lambda made, receipt: None)
     with fast_folder() as folder:
-        recorder = Recorder(folder, "store")
+        recorder = Recorder(folder)
         with intercepted(recorder):
             Work(kind, folder / "store", 0, recorder.acknowledge).run()
     monkeypatch.undo()
