@@ -28,16 +28,18 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        read_rounds, write_rounds, cold_rounds: how often everybody has a turn.
+        write_rounds, read_rounds, cold_rounds: how often everybody has a turn.
+        read_sets: how often all files are written anew to be read for `read_rounds`.
         share: of the rows of each case.
         slow_rows: at most so many for what is far slower than the rest.
         scale_rows: of each stage of the store with very many rows.
         epoch_rows, epoch_cap_mib: of the store that is larger than a process may grow.
     """
 
-    read_rounds: int = 9
     write_rounds: int = 9
-    cold_rounds: int = 7
+    read_rounds: int = 4
+    read_sets: int = 5
+    cold_rounds: int = 11
     share: float = 1.0
     slow_rows: int = 200
     scale_rows: int = 90_000
@@ -46,7 +48,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(1, 1, 1, 0.02, 4, 500, 320, 16)
+QUICK = Effort(1, 1, 1, 1, 0.02, 4, 500, 320, 16)
 
 
 @dataclass(frozen=True)

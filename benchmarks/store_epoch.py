@@ -6,6 +6,7 @@ Run as a program, this file caps its own address space and reads one epoch:
 """
 
 import json
+import mmap
 import random
 import resource
 import shutil
@@ -77,12 +78,22 @@ def _read_epoch(folder: str, cap_mib: str) -> dict[str, Any]:
         batches = [keys[first : first + BATCH_ROWS] for first in range(0, len(keys), BATCH_ROWS)]
         cap = int(proc_status_mb("VmSize") * 1e6) + int(cap_mib) * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
+        _check_cap(len(keys) * sum(spec.row_nbytes for spec in reader.specs.values()))
         rows, warm_rss_mb = 0, 0.0
         for number, batch in enumerate(batches):
             rows += len(reader.read(batch)[OUTPUT])
             if number == int(WARM_UP * len(batches)):
                 warm_rss_mb = peak_rss_mb()
     return {"rows": rows, "warm_rss_mb": warm_rss_mb, "peak_rss_mb": peak_rss_mb()}
+
+
+def _check_cap(store_nbytes: int) -> None:
+    """Raise where this process could hold the whole store."""
+    try:
+        mmap.mmap(-1, store_nbytes).close()
+    except OSError:
+        return
+    raise RuntimeError(f"got room for {store_nbytes:,} bytes, expected the cap to forbid it")
 
 
 if __name__ == "__main__":
