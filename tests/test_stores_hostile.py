@@ -132,6 +132,23 @@ def test_huge_documents(root: Path, name: str) -> None:
         assert_unharmed(answers)
 
 
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_huge_shards(format: str, committed: bool) -> None:
+    with fast_folder() as folder:
+        root = folder / "store"
+        fill_store(root, format, "none")
+        for path in files_of(open_store(root).generation(STAGE, KEY), 0 if committed else 7):
+            path.touch()
+            grow(path)
+        answers = visit_confined(root)
+        if committed:
+            assert any(answer.startswith("r read 0: CorruptRowError") for answer in answers)
+        else:
+            assert_unharmed(answers)
+            assert list(root.rglob(".quarantine/*"))
+
+
 DEEP = "[" * 100_000
 WIDE = f"[{'[],' * 340_000}[]]"
 
