@@ -1,4 +1,4 @@
-"""Crashes and power cuts in the midst of repair, removal and conversion."""
+"""Crashes and power cuts in the midst of repair, removal, conversion and a rebuilt manifest."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from store_suite import fast_folder, make_failure, make_key
 
 from stores import FeatureStore
 from stores.convert import convert_store
+from stores.manifest_db import MANIFEST_FILE
 
 STAGE = "objects"
 
@@ -43,14 +44,10 @@ def check_rows(made: FeatureStore, numbers: set[int]) -> None:
 
 
 class Command(ABC):
-    """Something that is done to a store, and what must be so if it is cut off.
-
-    Attributes:
-        root: of a store with rows 1, 3, 4, 5, 6 of one stage in shards of two rows, 2 forgotten,
-            9 failed; and rows 1, 2 of another.
-    """
+    """Something that is done to a store, and what must be so if it is cut off."""
 
     def prepare(self, kind: Kind, root: Path) -> None:
+        """Make a store: rows 1 to 6 in three shards, 2 forgotten, 9 failed; another stage."""
         with kind.open(root) as store:
             made = kind.generation(store, STAGE)
             for shard in ((1, 2), (3, 4), (5, 6)):
@@ -202,7 +199,28 @@ class Convert(Command):
             return len(other.generation(store, STAGE)) == 5
 
 
-COMMANDS = [Repair(), Rewrite(), Remove(), RemoveLeftovers(), Convert()]
+class Rebuild(Command):
+    """The manifest is lost, and with it that row 2 was forgotten and 9 failed."""
+
+    def prepare(self, kind: Kind, root: Path) -> None:
+        super().prepare(kind, root)
+        (root / MANIFEST_FILE).write_bytes(b"garbage")
+
+    def run(self, kind: Kind, root: Path) -> None:
+        kind.open(root).close()
+
+    def check(self, kind: Kind, root: Path) -> None:
+        with kind.open(root) as store:
+            made = kind.generation(store, STAGE)
+            check_rows(made, {1, 3, 4, 5, 6} | set(map(number_of, made.keys())) & {2})
+            check_rows(kind.generation(store, "verb"), {1, 2})
+
+    def is_done(self, kind: Kind, root: Path) -> bool:
+        with kind.open(root, "r") as store:
+            return len(kind.generation(store, STAGE)) == 6
+
+
+COMMANDS = [Repair(), Rewrite(), Remove(), RemoveLeftovers(), Convert(), Rebuild()]
 each = pytest.mark.parametrize(
     ("kind", "command"),
     [
@@ -253,9 +271,7 @@ def cut_power_often(kind: Kind, command: Command, cases: Iterable[int]) -> None:
                     assert command.is_done(kind, folder / "store")
                 command.check(kind, folder / "store")
         except BaseException as error:
-            error.add_note(
-                f"case {case}: power cut after event {cut}, {cut - first} of the command"
-            )
+            error.add_note(f"case {case}: power cut after event {cut - first} of the command")
             raise
 
 
