@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_calls import Call, FailAt, Say, in_child, intercepted
+from fault_calls import WRITES, Call, FailAt, Say, in_child, intercepted
 from fault_harness import Kind, check_values, every_kind, number_of, rows_of, temps
 from fault_limits import mount_small_disk
 from store_suite import fast_folder, make_key
@@ -133,6 +133,32 @@ def test_a_shard_the_disk_refuses_is_given_up_whole(kind: Kind, failing: str, co
         assert temps(folder) == []
         made.append(rows_of(STAGE, [1, 2]))
         check_values(made, [1, 2])
+
+
+@every_kind
+def test_the_first_error_is_told_when_closing_fails_as_well(kind: Kind) -> None:
+    failing = False
+
+    def hook(name: str, call: Call) -> Any:
+        if failing and name in WRITES:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return call()
+
+    def work(root: Path) -> None:
+        nonlocal failing
+        with kind.open(root) as store:
+            made = kind.generation(store, STAGE)
+            made.append(rows_of(STAGE, [1]))
+            failing = True
+            made.append(rows_of(STAGE, [2]))
+
+    with fast_folder() as folder, intercepted(hook):
+        with pytest.raises(OSError, match=r"while writing .*/store/objects/") as caught:
+            work(folder / "store")
+        assert "rows.csv" not in str(caught.value)
+        assert "rows.csv" in "".join(caught.value.__notes__)
+        failing = False
+        check_all(kind, folder / "store", {1})
 
 
 # ---- a full disk
