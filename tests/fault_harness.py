@@ -43,6 +43,9 @@ class Kind:
 KINDS = [Kind(name) for name in sorted(FORMATS)]
 ALL_KINDS = [*KINDS, *(Kind(name, "zstd") for name in sorted(FORMATS))]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.format)
+every_compression = pytest.mark.parametrize(
+    "kind", ALL_KINDS, ids=lambda kind: f"{kind.format}-{kind.compression}"
+)
 
 STAGES = {"objects": ("mask", "count"), "verb": ("features",)}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 _NEW_MOUNTS, _NEW_USERS = 0x0002_0000, 0x1000_0000  # CLONE_NEWNS, CLONE_NEWUSER
-_PRIVATE, _REMOUNT_READ_ONLY = 0x4_4000, 0x21  # MS_REC | MS_PRIVATE, MS_REMOUNT | MS_RDONLY
+_PRIVATE, _REMOUNT, _READ_ONLY = 0x4_4000, 0x20, 0x1  # MS_REC | MS_PRIVATE, MS_…
 NOBODY = 65534
 
 
@@ -34,8 +34,10 @@ def mount_small_disk(folder: Path, nbytes: int) -> None:
         pytest.skip(f"no disk to fill: mount: {os.strerror(ctypes.get_errno())}")
 
 
-def remount_read_only(folder: Path) -> None:
-    """Forbid writing to a disk that `mount_small_disk` mounted."""
+def remount(folder: Path, *, nbytes: int = 0, read_only: bool = False) -> None:
+    """Give a disk that `mount_small_disk` mounted another size, or forbid writing to it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(None, bytes(folder), None, _REMOUNT_READ_ONLY, None):
+    flags = _REMOUNT | (_READ_ONLY if read_only else 0)
+    options = f"size={nbytes}".encode() if nbytes else None
+    if libc.mount(None, bytes(folder), None, flags, options):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 from fault_harness import (
-    ALL_KINDS,
     Kind,
     check_listing,
     check_values,
+    every_compression,
     every_kind,
     number_of,
     rows_of,
@@ -190,7 +190,7 @@ def test_twenty_kills_lose_nothing(kind: Kind, small_process: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ALL_KINDS, ids=str)
+@every_compression
 def test_two_hundred_kills_lose_nothing(kind: Kind, small_process: Any) -> None:
     made = [small_process(kill_often, kind, 20, seed) for seed in range(2, 12)]
     assert min(rows for rows, _ in made) > 20 * ROWS_PER_SHARD

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fault_calls import Say, in_child
 from fault_harness import Kind, check_values, every_kind, number_of, rows_of, temps
-from fault_limits import become_nobody, mount_small_disk, remount_read_only
+from fault_limits import become_nobody, mount_small_disk, remount
 from store_suite import fast_folder, make_key
 
 from stores import ArraySpec, FeatureStore, Row, RowInfo
@@ -57,7 +57,7 @@ def test_a_disk_that_is_read_only(kind: Kind, folder: Path) -> None:
     def work(say: Say) -> None:
         mount_small_disk(folder, 12 * 2**20)
         fill(kind, folder / "store")
-        remount_read_only(folder)
+        remount(folder, read_only=True)
         with pytest.raises(OSError, match=f"Read-only file system: {READ_ONLY}"):
             kind.open(folder / "store")
         with pytest.raises(OSError, match=r"Read-only file system: '.*/other'"):

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from fault_calls import Call, CrashAt, crash, intercepted, syncs
 from fault_disk import cut_power
-from fault_harness import ALL_KINDS, STEPS, Kind, Work, check_store, every_kind
+from fault_harness import STEPS, Kind, Work, check_store, every_compression, every_kind
 from fault_recorder import Recorder
 from store_suite import fast_folder
 
@@ -63,7 +63,7 @@ def check_some_cut(kind: Kind, recorder: Recorder, case: int) -> None:
     check_cut(kind, recorder, choose.randint(0, len(recorder.events)), choose)
 
 
-@every_kind
+@every_compression
 def test_a_power_cut_loses_nothing_that_was_acknowledged(kind: Kind) -> None:
     recorder = recorded(kind)
     for case in range(CASES):
@@ -126,11 +126,11 @@ def test_nothing_is_built_on_what_a_dead_process_did_not_sync(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ALL_KINDS, ids=str)
+@every_compression
 def test_many_power_cuts(kind: Kind, small_process: Any) -> None:
-    for case in range(CASES, 2000):
+    for case in range(CASES, 1000):
         check_some_cut(kind, recorded(kind), case)
-    for case in range(500):
+    for case in range(150):
         small_process(crash_and_cut, kind, CrashAt(random.Random(case).randint(1, 220)), case)
 
 
