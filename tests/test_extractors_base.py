@@ -52,7 +52,7 @@ def test_object_outputs() -> None:
 def test_object_outputs_refuse_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="got top_k=0"):
         object_outputs(0, 256, "float16")
-    with pytest.raises(ValueError, match="got dtype 'int8', expected one of float16, float32"):
+    with pytest.raises(ValueError, match="got dtype 'int8', expected one of float16, bfloat16"):
         object_outputs(5, 256, "int8")
 
 
