@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from extractors.geometry import Geometry
+
 FLOAT_DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -50,17 +52,19 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixel values become network input: ``(value / 255 - mean) / std`` per RGB channel.
+    """How pixels become network input: ``(value / 255 - mean) / std`` per channel.
 
     Attributes:
-        mean: three means on the 0..1 scale.
-        std: three divisors on the 0..1 scale.
+        mean: of each channel, on the 0..1 scale: three for RGB, two for flow.
+        std: divisor of each channel, on the 0..1 scale.
         source: where the numbers come from.
+        geometry: the resize and crop with which the weights' publisher tests; None if it has none.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     source: str
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,12 @@ class ClipExtractor(Extractor):
     Attributes:
         frames: T, frames per clip.
         size_px: height and width of the (already resized) clip.
+        channels: of the clip: 3 for RGB, 2 for flow.
     """
 
     frames: int
     size_px: int
+    channels: int = 3
 
     @abstractmethod
     def __call__(self, clips: Tensor) -> dict[str, NDArray[Any]]:

@@ -259,5 +259,5 @@ def _build_resnet(name: str) -> Any:
     return getattr(resnet, name)(weights=None)
 
 
-def _column(values: tuple[float, float, float]) -> Tensor:
+def _column(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values).view(1, 3, 1, 1)

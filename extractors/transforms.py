@@ -26,17 +26,19 @@ def resize_frame(frame: NDArray[np.uint8], size_px: int | tuple[int, int]) -> ND
     """Resize a frame, without keeping its aspect.
 
     Args:
-        frame: (H, W, 3) uint8.
+        frame: (H, W, C) uint8; C is 3 for RGB, 2 for flow.
         size_px: height and width of the result; one number for a square.
 
     Returns:
-        (height, width, 3) uint8, contiguous.
+        (height, width, C) uint8, contiguous.
 
     Raises:
         ValueError: for anything but a uint8 frame.
     """
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise ValueError(f"got {frame.dtype} {frame.shape}, expected a uint8 frame (H, W, 3)")
+    if frame.ndim != 3 or frame.shape[2] not in (2, 3) or frame.dtype != np.uint8:
+        raise ValueError(
+            f"got {frame.dtype} {frame.shape}, expected a uint8 frame (H, W, 3), or flow (H, W, 2)"
+        )
     size = (size_px, size_px) if isinstance(size_px, int) else size_px
     if frame.shape[:2] == size:
         return np.ascontiguousarray(frame)

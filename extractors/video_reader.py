@@ -73,10 +73,12 @@ class VideoReader(ABC):
         declared_duration_seconds: what the container promises; None if it says nothing.
         declared_margin_seconds: by how much that promise may honestly exceed the frames.
         time_tolerance_seconds: how early a frame may be asked for and still be found.
+        channels: of a frame: 3 for RGB, 2 for flow.
     """
 
     path: Path
     reader_name: str
+    channels: int = 3
 
     def __init__(
         self,
@@ -142,7 +144,8 @@ class VideoReader(ABC):
             indices: frame indices, sorted, without repeats.
 
         Returns:
-            Iterator over (index, frame); frame is uint8 (height_px, width_px, 3), RGB.
+            Iterator over (index, frame); frame is uint8 (height_px, width_px, channels), RGB
+            (or horizontal and vertical flow).
 
         Raises:
             ValueError: for indices that are unsorted, repeated or outside the video, and for
@@ -176,7 +179,7 @@ class VideoReader(ABC):
         """Pass on what `_decode` gives, refusing anything but exactly the wanted frames."""
         if not wanted:
             return
-        shape = (self.height_px, self.width_px, 3)
+        shape = (self.height_px, self.width_px, self.channels)
         num_given = 0
         with closing(self._decode(wanted)) as decoded:
             for index, frame in decoded:
