@@ -7,10 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from extractors.file_stamp import FileStamp, check_unchanged, file_stamp
 from extractors.video_reader import (
     FrameDecodeError,
     TruncatedVideo,
     UnreadableVideo,
+    VideoChanged,
     VideoError,
     VideoReader,
 )
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "READER_POLICY",
+    "FileStamp",
     "FrameDecodeError",
     "TruncatedVideo",
     "UnreadableVideo",
+    "VideoChanged",
     "VideoError",
     "VideoReader",
     "check_complete",
+    "check_unchanged",
+    "file_stamp",
     "open_video",
     "reader_identity",
 ]
@@ -73,6 +79,7 @@ def open_video(
     frame_rate_fps: float | None = None,
     frame_pattern: str | None = None,
     check_complete: bool = True,
+    expected_stamp: FileStamp | None = None,
     num_threads: int = 0,
 ) -> VideoReader:
     """Open a video file or a folder of numbered frames.
@@ -86,13 +93,17 @@ def open_video(
         frame_pattern: file names of a folder, such as "frame_{number:010d}.jpg"; None finds
             the numbering by itself.
         check_complete: refuse a file that ends before its declared duration.
+        expected_stamp: what `file_stamp` gave when the video was identified; None does not ask.
         num_threads: decoder threads; 0 leaves the number to the decoder.
 
     Raises:
+        VideoChanged: if the path does not have the expected stamp.
         UnreadableVideo: if nothing in the path can be decoded.
         TruncatedVideo: if the file is cut off and `check_complete` is set.
         ValueError: for arguments that do not fit together.
     """
+    if expected_stamp is not None:
+        check_unchanged(Path(path), expected_stamp)
     if kind == "frames":
         from extractors.frames_folder import FramesFolder
 

@@ -7,6 +7,7 @@ the same file, whatever was read before it. How each adapter keeps that promise 
     VideoError (ValueError)
     ├── UnreadableVideo     nothing can be decoded: missing, not a video, no picture in it
     ├── TruncatedVideo      the container promises more than the file holds
+    ├── VideoChanged        not the file that it was when its rows were planned
     └── FrameDecodeError    a promised frame could not be decoded; `frame` names it
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "FrameDecodeError",
     "TruncatedVideo",
     "UnreadableVideo",
+    "VideoChanged",
     "VideoError",
     "VideoReader",
 ]
@@ -44,6 +46,10 @@ class UnreadableVideo(VideoError):
 
 class TruncatedVideo(VideoError):
     """The file ends before what its container promises."""
+
+
+class VideoChanged(VideoError):
+    """The path holds another file, or other content, than it did before."""
 
 
 class FrameDecodeError(VideoError):

@@ -21,6 +21,7 @@ from typing import TypedDict
 
 from blake3 import blake3
 
+from extractors.file_stamp import file_stamp
 from stores.durable import replace_file
 
 __all__ = ["MEMO_NAME", "IdentityMemo"]
@@ -113,13 +114,8 @@ def _is_entry(entry: object) -> bool:
 
 
 def _stamp(path: Path) -> list[list[int]]:
-    """What the file system says: (size, modified, changed, inode) of a few telling entries."""
-    paths: list[Path] = [path]
-    if path.is_dir():
-        names = sorted(os.listdir(path))
-        paths += [path / names[i] for i in sorted({0, len(names) // 2, len(names) - 1}) if names]
-    stats = [p.stat() for p in paths]
-    return [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in stats]
+    """The file's stamp as JSON gives it back."""
+    return [list(entry) for entry in file_stamp(path)]
 
 
 def _blake3_of(path: Path) -> str:
