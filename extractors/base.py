@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from extractors.geometry import Geometry
@@ -124,6 +125,21 @@ class Extractor(ABC):
         }
 
 
+class Pending(Protocol):
+    """A batch that a device may still be working on."""
+
+    def collect(self) -> dict[str, NDArray[Any]]:
+        """Wait for its arrays."""
+
+
+class _Finished:
+    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self._arrays = arrays
+
+    def collect(self) -> dict[str, NDArray[Any]]:
+        return self._arrays
+
+
 class ClipExtractor(Extractor):
     """A network over clips.
 
@@ -135,7 +151,12 @@ class ClipExtractor(Extractor):
 
     frames: int
     size_px: int
+    device: torch.device
     channels: int = 3
+
+    def launch(self, clips: Tensor) -> Pending:
+        """Start a batch as for `__call__`; `collect` of what is returned gives its arrays."""
+        return _Finished(self(clips))
 
     @abstractmethod
     def __call__(self, clips: Tensor) -> dict[str, NDArray[Any]]:

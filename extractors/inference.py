@@ -67,3 +67,10 @@ def to_array(features: Tensor, dtype: str) -> NDArray[Any]:
     if stored is torch.bfloat16:  # numpy itself has none
         return features.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return features.numpy()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's or the machine's memory is full."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)

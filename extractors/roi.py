@@ -27,7 +27,7 @@ TimePooling = Literal["mean", "max", "nearest"]
 def roi_max(
     maps: Tensor,
     boxes_xyxy_px: Sequence[Tensor],
-    image_size_px: tuple[int, int],
+    image_size_px: tuple[float, float],
     *,
     output_size: int = 7,
     sampling_ratio: int = 0,
@@ -93,7 +93,7 @@ def step_times(clip_times_seconds: Tensor, steps: int) -> Tensor:
 def align_objects(
     verb_map: Tensor,
     boxes_xyxy_px: Tensor,
-    frame_size_px: tuple[int, int],
+    frame_size_px: tuple[float, float],
     *,
     time: TimePooling = "mean",
     object_times_seconds: Tensor | None = None,
@@ -142,7 +142,7 @@ def align_objects(
 def _align_nearest(
     maps: Tensor,
     boxes_xyxy_px: Tensor,
-    frame_size_px: tuple[int, int],
+    frame_size_px: tuple[float, float],
     object_times_seconds: Tensor | None,
     clip_times_seconds: Tensor | None,
     output_size: int,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 # How `resize_frame` makes pixels, for cache keys; another word whenever it makes others.
-RESIZE = "bilinear antialiased uint8, aspect not kept"
+RESIZE = "bilinear antialiased uint8"
 
 __all__ = ["RESIZE", "center_crop", "normalize_clip", "random_scale_crop", "resize_frame"]
 

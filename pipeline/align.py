@@ -76,11 +76,12 @@ def _align(
     skip = (stage.num_frames - stage.num_local_frames) // 2 * K
     local = slice(skip, skip + stage.num_local_frames * K)
     boxes = objects["boxes_xyxy_px"].reshape(M * K, 4)
-    width_px, height_px = objects["frame_size_px"][0]
+    width_px, height_px = map(int, objects["frame_size_px"][0])
+    seen = stage.verb.geometry.region_xyxy_px(height_px, width_px)
     roi = align_objects(
         torch.from_numpy(maps["verb"]),  # (T, H, W, Cv)
-        torch.from_numpy(boxes[local]),
-        (int(width_px), int(height_px)),
+        torch.from_numpy(_within(boxes[local], seen)),
+        (seen[2] - seen[0], seen[3] - seen[1]),
         time=stage.config.map_time,
         output_size=stage.config.output_size,
         object_times_seconds=_seconds(np.repeat(row.object_times_us, K)[local]),
@@ -96,6 +97,17 @@ def _align(
         "object_scores": objects["scores"].reshape(M * K),
         "frame_size_px": objects["frame_size_px"][0],
     }
+
+
+def _within(
+    boxes_xyxy_px: npt.NDArray[np.float32], seen: tuple[float, float, float, float]
+) -> npt.NDArray[np.float32]:
+    """Boxes in pixels of the part of the frame that the map shows; what lies outside is cut off."""
+    left, top, right, bottom = seen
+    corner = np.array([left, top, left, top], dtype=np.float32)
+    size = np.array([right - left, bottom - top] * 2, dtype=np.float32)
+    within: npt.NDArray[np.float32] = np.clip(boxes_xyxy_px - corner, 0, size)
+    return within
 
 
 def _read(reader: FeatureReader, keys: Sequence[str]) -> dict[str, npt.NDArray[Any]]:

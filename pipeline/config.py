@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config_base import Count, Natural, Section
+from pipeline.config_base import Count, Natural, Positive, Section
 from pipeline.config_data import DataConfig
 from pipeline.config_stages import StagesConfig
 from pipeline.config_training import EvaluateConfig, HeadConfig, StageOneConfig, TrainConfig
 
-__all__ = ["ExperimentConfig", "StoreConfig", "ViewsConfig"]
+__all__ = ["EngineConfig", "ExperimentConfig", "StoreConfig", "ViewsConfig"]
 
 
 class StoredStageConfig(Section):
@@ -55,6 +55,19 @@ class StoreConfig(Section):
         return stage.shard_mib or self.shard_mib, stage.compression or self.compression
 
 
+class EngineConfig(Section):
+    """How extraction uses the machine. Nothing here decides a number, so nothing is in a key.
+
+    ``decode_processes``: null is one beside a network on the CPU, else one per core but one; 0
+    decodes in the main process. ``stall_seconds``: a decode process that says nothing for so long
+    is ended. ``commit_seconds``: finished rows wait no longer than this to be written.
+    """
+
+    decode_processes: Natural | None = None
+    stall_seconds: Positive = 600.0
+    commit_seconds: Positive = 300.0
+
+
 class ViewsConfig(Section):
     """Clips per segment. Training clips have seeded random centres; a test clip is the middle."""
 
@@ -68,6 +81,7 @@ class ExperimentConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     store: StoreConfig
+    engine: EngineConfig = EngineConfig()
     runs: Path = Path("runs")
     data: DataConfig
     views: ViewsConfig = ViewsConfig()

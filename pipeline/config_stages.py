@@ -19,6 +19,9 @@ from pipeline.config_base import (
 __all__ = ["AlignedConfig", "ClipConfig", "ClipStageConfig", "ObjectsConfig", "StagesConfig"]
 
 
+DEFAULT_SIZE_PX = 256  # the papers' second stage
+
+
 class ClipConfig(Section):
     """``frames`` frames, ``stride`` apart, counted at ``rate_fps`` whatever the file's rate."""
 
@@ -28,13 +31,29 @@ class ClipConfig(Section):
 
 
 class ClipStageConfig(WeightedConfig):
-    """VerbNet or NounNet: a 3-D CNN over clips resized to ``size_px`` squared."""
+    """VerbNet or NounNet: a 3-D CNN over clips.
+
+    ``geometry``: ``square`` resizes whole frames to ``size_px`` squared; ``published`` resizes and
+    crops as the publisher of the network's weights tests, at the size that gives.
+    """
 
     network: NetworkConfig
     clip: ClipConfig = ClipConfig()
-    size_px: Count = 256
+    geometry: Literal["square", "published"] = "square"
+    size_px: Count | None = None
     dtype: FloatType = "float16"
     batch_size: Count = 8
+
+    @property
+    def square_px(self) -> int:
+        """Side of the square that frames are resized to."""
+        return self.size_px or DEFAULT_SIZE_PX
+
+    @model_validator(mode="after")
+    def _published_has_its_own_size(self) -> ClipStageConfig:
+        if self.geometry == "published" and self.size_px is not None:
+            raise ValueError("size_px goes with geometry: square; published sets its own size")
+        return self
 
 
 class ObjectsConfig(WeightedConfig):

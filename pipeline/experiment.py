@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +137,12 @@ def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:
 def _identify(
     videos: dict[str, Video], memo: IdentityMemo
 ) -> tuple[dict[str, str], dict[str, str]]:
+    """Content digests by video, and why others have none; stamps the videos."""
     identities, reasons = {}, {}
-    for video_id, video in videos.items():
+    for video_id, video in list(videos.items()):
         try:
             identities[video_id] = _identity(video, memo)
+            videos[video_id] = replace(video, stamp=memo.stamp(video.path))
         except FileNotFoundError:
             kind = "folder of frames" if video.kind == "frames" else "file"
             reasons[video_id] = f"{video.path}: no such {kind}"

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from extractors.base import Preprocessing
 from extractors.clip_network import Network3D
+from extractors.geometry import square
 from extractors.registry import CLIP_EXTRACTORS, parse_options
 from extractors.transforms import center_crop, normalize_clip, random_scale_crop
 from extractors.video import VideoError
@@ -245,12 +246,10 @@ def _decode(video: Video, clips: Sequence[Clip], look: _Look) -> list[Tensor]:
         for clip in clips:
             check_segment(video, reader, clip.segment.start_seconds, clip.segment.stop_seconds)
         requests = [
-            FrameRequest("clip", _row(clip, position, look.clip), look.side_px)
+            FrameRequest("clip", _row(clip, position, look.clip), square(look.side_px))
             for position, clip in enumerate(clips)
         ]
-        frames = {
-            item.request.row.view: np.stack(item.frames) for item in decode_pass(reader, requests)
-        }
+        frames = {item.row.view: np.stack(item.frames) for item in decode_pass(reader, requests)}
     return [torch.from_numpy(frames[position]) for position in range(len(clips))]
 
 

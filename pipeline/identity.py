@@ -21,7 +21,7 @@ from typing import TypedDict
 
 from blake3 import blake3
 
-from extractors.file_stamp import file_stamp
+from extractors.file_stamp import FileStamp, file_stamp
 from stores.durable import replace_file
 
 __all__ = ["MEMO_NAME", "IdentityMemo"]
@@ -48,6 +48,7 @@ class IdentityMemo:
         self._rehash = rehash
         self._entries = _load(path)
         self._fresh: set[str] = set()
+        self._stamps: dict[Path, FileStamp] = {}
         self._changed = False
 
     def digest(self, path: Path) -> str:
@@ -67,15 +68,20 @@ class IdentityMemo:
         """
         return self._recall(f"sha256 {os.path.abspath(path)}", path, _sha256_of)
 
+    def stamp(self, path: Path) -> FileStamp | None:
+        """What the file system said of a path whose digest was asked for; None if it was gone."""
+        return self._stamps.get(path)
+
     def _recall(self, name: str, path: Path, digest_of: Callable[[Path], str]) -> str:
         entry = self._entries.get(name)
         now = time.time_ns()
         try:
-            stamp = _stamp(path)
+            self._stamps[path] = file_stamp(path)
         except FileNotFoundError:
             if entry is None:
                 raise
             return entry["digest"]
+        stamp = [list(entry) for entry in self._stamps[path]]  # as JSON gives it back
         trusted = not self._rehash or name in self._fresh
         if entry is not None and entry["stamp"] == stamp and trusted:
             return entry["digest"]
@@ -111,11 +117,6 @@ def _is_entry(entry: object) -> bool:
         and isinstance(entry.get("stamp"), list)
         and isinstance(entry.get("digest"), str)
     )
-
-
-def _stamp(path: Path) -> list[list[int]]:
-    """The file's stamp as JSON gives it back."""
-    return [list(entry) for entry in file_stamp(path)]
 
 
 def _blake3_of(path: Path) -> str:

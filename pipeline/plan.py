@@ -12,14 +12,13 @@ from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stages import STAGE_NAMES, Stage, VideoStage
-from pipeline.unit import Unit, VideoWork
+from pipeline.work import VideoWork
 from stores.base import ArraySpec, Failure, FeatureStore, MissingGenerationError, Store
 
 __all__ = [
     "StagePlan",
     "create",
     "group_by_video",
-    "make_units",
     "open_generation",
     "plan_aligned",
     "plan_all",
@@ -27,9 +26,6 @@ __all__ = [
     "row_specs",
     "without_absent",
 ]
-
-# Full shards per unit of the stage that decides its length.
-UNIT_SHARDS = 2
 
 AnyRow = TypeVar("AnyRow", VideoRow, DerivedRow)
 
@@ -182,27 +178,6 @@ def without_absent(
     return kept, missing
 
 
-def make_units(
-    plans: Mapping[str, StagePlan[VideoRow]],
-    generations: Mapping[str, FeatureStore],
-    videos: Mapping[str, VideoWork],
-) -> list[Unit]:
-    """Cut the work into runs of videos, each long enough to fill its shards.
-
-    The stage with the largest rows decides: its shards come out full, and a unit that is lost to a
-    crash is no more than minutes of work. Stages with small rows get shards that are not full.
-    """
-    units: list[Unit] = []
-    current: list[VideoWork] = []
-    for position, work in enumerate(videos.values()):
-        current.append(work)
-        last = position == len(videos) - 1
-        if last or _fills_shards(current, generations):
-            units.append(_unit(current, generations))
-            current = []
-    return units
-
-
 def group_by_video(
     experiment: Experiment, plans: Mapping[str, StagePlan[VideoRow]]
 ) -> dict[str, VideoWork]:
@@ -216,23 +191,6 @@ def group_by_video(
         for video_id, video in experiment.videos.items()
         if video_id in rows
     }
-
-
-def _fills_shards(videos: Sequence[VideoWork], generations: Mapping[str, FeatureStore]) -> bool:
-    return any(
-        sum(len(work.rows.get(name, ())) for work in videos)
-        >= UNIT_SHARDS * generation.rows_per_shard
-        for name, generation in generations.items()
-    )
-
-
-def _unit(videos: Sequence[VideoWork], generations: Mapping[str, FeatureStore]) -> Unit:
-    first_shard = {}
-    for name, generation in generations.items():
-        rows = sum(len(work.rows.get(name, ())) for work in videos)
-        if rows:
-            first_shard[name] = generation.reserve_shards(-(-rows // generation.rows_per_shard))
-    return Unit(list(videos), first_shard)
 
 
 def _video_of(row: VideoRow | DerivedRow) -> str:

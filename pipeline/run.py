@@ -1,7 +1,7 @@
 """The coordinator: plans, hands out units, and is the only one that commits.
 
-    plan ─► units ─► run_unit ─► receipts ─► commit          stages verb, noun, objects
-                                                then         stage aligned, from stored rows
+    plan ─► videos ─► run_unit ─► receipts ─► commit          stages verb, noun, objects
+                                                 then         stage aligned, from stored rows
 
 A run that is killed loses what was not yet committed; the next run makes exactly that.
 """
@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 from pipeline.align import align_row, readable_rows
 from pipeline.config_file import dump_config
+from pipeline.decoder import Decoder, create_decoder, default_processes
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.plan import (
     StagePlan,
     create,
     group_by_video,
-    make_units,
     open_generation,
     plan_aligned,
     plan_videos,
@@ -30,8 +30,10 @@ from pipeline.plan import (
     without_absent,
 )
 from pipeline.rows import DerivedRow, VideoRow
+from pipeline.stage_work import StageWork
 from pipeline.stages import Stage
-from pipeline.unit import StageWork, run_unit
+from pipeline.timings import Timings
+from pipeline.unit import run_unit
 from stores.base import ArraySpec, Failure, FeatureStore, Row, Store
 from stores.registry import open_store
 
@@ -52,7 +54,8 @@ class Reporter(Protocol):
 class StageReport:
     """What became of one stage in a run.
 
-    ``skipped``: derived rows that wait for upstream rows that are not there.
+    ``skipped``: derived rows that wait for upstream rows that are not there. ``batch_size``: what
+    remained of it, of stages with a network that ran.
     """
 
     stage: str
@@ -65,6 +68,8 @@ class StageReport:
     failed_before: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    timings: Timings = field(default_factory=Timings)
+    batch_size: int | None = None
 
 
 @dataclass
@@ -124,31 +129,37 @@ def _run_videos(
     busy = {name: plan for name, plan in plans.items() if plan.todo}
     if not busy:
         return list(reports.values())
-    works = {name: _prepare(experiment, store, name) for name in busy}
-    generations = {name: generation for name, (generation, _) in works.items()}
+    prepared = {name: _prepare(experiment, store, name) for name in busy}
+    works = {name: work for name, (_, work) in prepared.items()}
     for name, plan in busy.items():
-        generations[name].clear_failures([row.key for row in plan.todo])
+        prepared[name][0].clear_failures([row.key for row in plan.todo])
         reporter.start(name, len(plan.todo))
     started = time.monotonic()
-    for unit in make_units(busy, generations, group_by_video(experiment, busy)):
-        if stop.is_set():
-            break
-        for progress in run_unit(
-            unit,
-            {name: works[name][1] for name in unit.first_shard},
-            stop=stop,
-        ):
-            report = reports[progress.stage]
-            if progress.receipt or progress.failures:
-                receipts = [progress.receipt] if progress.receipt else []
-                generations[progress.stage].commit(receipts, progress.failures)
-                report.made += sum(len(receipt.slots) for receipt in receipts)
-                report.nbytes += sum(receipt.nbytes for receipt in receipts)
-                report.failures += progress.failures
-            reporter.advance(progress.stage, progress.computed + len(progress.failures))
-    for name in busy:
+    videos = list(group_by_video(experiment, busy).values())
+    for progress in run_unit(videos, works, decoder=_decoder(experiment, busy), stop=stop):
+        report = reports[progress.stage]
+        if progress.receipt or progress.failures:
+            receipts = [progress.receipt] if progress.receipt else []
+            prepared[progress.stage][0].commit(receipts, progress.failures)
+            report.made += sum(len(receipt.slots) for receipt in receipts)
+            report.nbytes += sum(receipt.nbytes for receipt in receipts)
+            report.failures += progress.failures
+        reporter.advance(progress.stage, progress.computed + len(progress.failures))
+    for name, work in works.items():
         reports[name].seconds = time.monotonic() - started
+        reports[name].timings = work.timings
+        reports[name].batch_size = work.batch_size
     return list(reports.values())
+
+
+def _decoder(experiment: Experiment, busy: Mapping[str, StagePlan[VideoRow]]) -> Decoder:
+    config = experiment.config
+    processes = config.engine.decode_processes
+    return create_decoder(
+        default_processes(config.device) if processes is None else processes,
+        {name: experiment.video_stages[name].batch_nbytes for name in busy},
+        stall_seconds=config.engine.stall_seconds,
+    )
 
 
 def _report(plan: StagePlan[Any]) -> StageReport:
@@ -166,8 +177,15 @@ def _prepare(experiment: Experiment, store: Store, name: str) -> tuple[FeatureSt
     stage = experiment.video_stages[name]
     extractor = create(stage, experiment.config.device)
     generation = _create_generation(experiment, store, stage, row_specs(extractor.outputs))
-    writer = generation.shard_writer()
-    return generation, StageWork(stage, extractor, writer, generation.rows_per_shard)
+    work = StageWork(
+        stage,
+        extractor,
+        generation.shard_writer(),
+        rows_per_shard=generation.rows_per_shard,
+        reserve_shard=lambda: generation.reserve_shards(1),
+        commit_seconds=experiment.config.engine.commit_seconds,
+    )
+    return generation, work
 
 
 def _create_generation(

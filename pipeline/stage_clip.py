@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from extractors.base import ClipExtractor
+from extractors.geometry import Geometry, square
 from extractors.registry import CLIP_EXTRACTORS, create_clip_extractor
-from extractors.transforms import RESIZE
 from pipeline.clips import Clip, clip_times_us
 from pipeline.config_stages import ClipStageConfig
 from pipeline.keys import row_key
 from pipeline.rows import VideoRow
-from pipeline.stage_settings import Identities, Keyed, Settings, network_settings
+from pipeline.stage_settings import (
+    Identities,
+    Keyed,
+    Settings,
+    network_settings,
+    published_geometry,
+)
 
 __all__ = ["ClipStage"]
 
@@ -49,15 +56,33 @@ class ClipStage(Keyed):
             ),
             "weights": self.weights,
             "sampling": self.config.clip.model_dump(mode="json"),
-            "resize": {"size_px": self.config.size_px, "method": RESIZE},
+            "geometry": self.geometry.settings,
             "reading": self.reading,
             "dtype": self.config.dtype,
         }
 
+    @cached_property
+    def geometry(self) -> Geometry:
+        """How frames are resized and cropped; the result is a square.
+
+        Raises:
+            ConfigError: the published one is asked for and there is none.
+        """
+        if self.config.geometry == "square":
+            return square(self.config.square_px)
+        return published_geometry(
+            CLIP_EXTRACTORS, self.config.network, f"stages.{self.name}.network"
+        )
+
     @property
-    def size_px(self) -> int | None:
-        """Frames are resized to this, squared."""
-        return self.config.size_px
+    def side_px(self) -> int:
+        """Side of the square that the network sees."""
+        return self.geometry.crop_px or self.config.square_px
+
+    @property
+    def batch_nbytes(self) -> int:
+        """Bytes of the frames of one batch."""
+        return self.batch_size * self.config.clip.frames * self.side_px**2 * 3
 
     @property
     def batch_size(self) -> int:
@@ -105,7 +130,7 @@ class ClipStage(Keyed):
             weights=self.config.checkpoint,
             seed=self.config.weights_seed,
             frames=self.config.clip.frames,
-            size_px=self.config.size_px,
+            size_px=self.side_px,
             dtype=self.config.dtype,
             device=device,
         )

@@ -31,7 +31,7 @@ class ObjectsStage(Keyed):
     reading: Settings
     boxes: BoxFile | None
     name = "objects"
-    size_px = None
+    geometry = None  # native frames
     VERSION: ClassVar[int] = 1
 
     @property
@@ -53,6 +53,11 @@ class ObjectsStage(Keyed):
     def batch_size(self) -> int:
         """Rows per forward pass."""
         return self.config.batch_size
+
+    @property
+    def batch_nbytes(self) -> int:
+        """Bytes of the frames of one batch, if they are full HD: nobody has looked yet."""
+        return self.batch_size * 1920 * 1080 * 3
 
     def times_us(self, clip: Clip) -> npt.NDArray[np.int64]:
         """(M,) times of the object frames in the widest window of a clip."""

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
-from extractors.registry import Registry, extractor_settings
+from extractors.geometry import Geometry
+from extractors.registry import Registry, extractor_settings, parse_options
 from pipeline.config_base import NetworkConfig
 from pipeline.errors import ConfigError
 from pipeline.keys import stage_key
 
-__all__ = ["Identities", "Keyed", "Settings", "network_settings"]
+__all__ = ["Identities", "Keyed", "Settings", "network_settings", "published_geometry"]
 
 # Content digests by video id.
 Identities = Mapping[str, str]
@@ -49,3 +50,21 @@ def network_settings(registry: Registry, network: NetworkConfig, where: str) -> 
         return extractor_settings(registry, network.name, network.options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def published_geometry(registry: Registry, network: NetworkConfig, where: str) -> Geometry:
+    """The resize and crop with which the publisher of an extractor's weights tests.
+
+    Raises:
+        ConfigError: unknown name or option, or no crop to a square is known.
+    """
+    try:
+        extractor = registry.resolve(network.name)
+        pixels = extractor.preprocessing(parse_options(extractor, network.options))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if pixels.geometry is None or pixels.geometry.crop_px is None:
+        raise ConfigError(
+            f"{where}: no published geometry is known for {network.name}; use geometry: square"
+        )
+    return pixels.geometry

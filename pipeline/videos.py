@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from extractors.video import VideoReader, open_video
+from extractors.video import FileStamp, VideoReader, open_video
 from pipeline.config_data import VideosConfig
 from pipeline.errors import AnnotationError
 from pipeline.segments import Segment
@@ -29,6 +29,7 @@ class Video:
         promised_seconds: the length its annotations give it, or None.
         reader: what decodes a file.
         may_be_short: whether it may hold less than container and annotations promise.
+        stamp: of the file when its content was identified; None if nobody has looked.
     """
 
     video_id: str
@@ -38,12 +39,14 @@ class Video:
     promised_seconds: float | None
     reader: Literal["pyav", "decord"] = "pyav"
     may_be_short: bool = False
+    stamp: FileStamp | None = None
 
-    def open(self) -> VideoReader:
-        """Open it for reading.
+    def open(self, *, num_threads: int = 0) -> VideoReader:
+        """Open it for reading; ``num_threads`` of the decoder, 0 leaves the number to it.
 
         Raises:
-            VideoError: it is no video, or ends before its container says.
+            VideoError: it is no video, ends before its container says, or has changed since it
+                was identified.
         """
         return open_video(
             self.path,
@@ -51,6 +54,8 @@ class Video:
             reader=self.reader,
             frame_rate_fps=self.frame_rate_fps,
             check_complete=not self.may_be_short,
+            expected_stamp=self.stamp,
+            num_threads=num_threads,
         )
 
 

@@ -239,7 +239,9 @@ def test_a_killed_run_goes_on_with_what_was_not_committed(tmp_path: Path) -> Non
         assert child.stdout.readline() == "committed verb\n"
         child.send_signal(signal.SIGKILL)
     report = run(half)
-    assert made(report) == {"noun": 6, "objects": 10, "aligned": 6}
+    # A shard that was whole but not committed may have been adopted.
+    assert "verb" not in made(report)
+    assert made(report)["aligned"] == 6
     assert_same_rows(stored(half), expected)
 
 

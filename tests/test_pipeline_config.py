@@ -174,7 +174,7 @@ def test_the_defaults_are_the_papers() -> None:
     config = stages(2)
     verb, objects, aligned = config.verb, config.objects, config.aligned
     assert (verb.clip.frames, verb.clip.stride, verb.clip.rate_fps) == (64, 2, 60)
-    assert verb.size_px == 256
+    assert (verb.geometry, verb.square_px) == ("square", 256)
     assert (objects.top_k, objects.times) == (5, "grid")
     assert (aligned.global_window_seconds, aligned.local_window_seconds) == (6, 4)
     head = TrainConfig()

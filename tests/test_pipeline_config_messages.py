@@ -24,8 +24,8 @@ def test_an_unknown_key_lists_the_allowed_ones_and_suggests_a_close_one() -> Non
 def test_nothing_is_suggested_where_nothing_is_close() -> None:
     (message,) = errors_of(SMALL + "zzz: 3\n")
     assert message == (
-        "small.yaml:26: zzz: unknown key; allowed here: data, device, evaluate, finetune, head, "
-        "name, runs, stages, store, train, views"
+        "small.yaml:26: zzz: unknown key; allowed here: data, device, engine, evaluate, finetune, "
+        "head, name, runs, stages, store, train, views"
     )
 
 
@@ -133,8 +133,8 @@ def test_all_errors_come_at_once() -> None:
         "small.yaml:4: data.verbs: this key is required and absent",
         "small.yaml:9: data.verb: unknown key; allowed here: annotations, kind, nouns, only, "
         "verbs, videos; did you mean verbs?",
-        "small.yaml:26: trian: unknown key; allowed here: data, device, evaluate, finetune, head, "
-        "name, runs, stages, store, train, views; did you mean train?",
+        "small.yaml:26: trian: unknown key; allowed here: data, device, engine, evaluate, "
+        "finetune, head, name, runs, stages, store, train, views; did you mean train?",
     ]
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from extractors import geometry as module
 from extractors import transforms
+from extractors.geometry import square
 from extractors.video import FrameDecodeError, VideoReader
-from pipeline import decode_pass as module
 from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
 from pipeline.rows import VideoRow
 
@@ -62,7 +63,7 @@ def request(
     """A row that looks at the middles of frames; fractions, negatives and beyond are allowed."""
     times = np.array([round((frame + 0.5) * 100_000) for frame in frames], dtype=np.int64)
     row = VideoRow(name, "v", "s", 0, f"v/{name}", times, 0.0, 1.0)
-    return FrameRequest(stage, row, size_px)
+    return FrameRequest(stage, row, None if size_px is None else square(size_px))
 
 
 def numbers(row: DecodedRow) -> list[int]:
@@ -78,7 +79,7 @@ def test_frames_come_by_index_and_rows_as_soon_as_they_are_whole() -> None:
     ]
     rows = []
     for row in decode_pass(video, requests):
-        rows.append((row.request.row.key, numbers(row), video.decoded[-1], row.clamped))
+        rows.append((row.row.key, numbers(row), video.decoded[-1], row.clamped))
     assert rows == [
         ("within", [4, 5], 5, False),
         ("early", [2, 4, 6, 8], 8, False),
@@ -95,7 +96,7 @@ def test_all_stages_share_one_pass() -> None:
         request("b", [5], stage="objects"),
         request("c", [7], stage="objects"),
     ]
-    got = {(r.request.stage, r.request.row.key): r for r in decode_pass(video, requests)}
+    got = {(r.stage, r.row.key): r for r in decode_pass(video, requests)}
     assert video.decoded == [1, 3, 5, 7]
     assert numbers(got["verb", "a"]) == numbers(got["noun", "a"]) == [1, 3, 5, 7]
     assert {f.shape for f in got["verb", "a"].frames} == {(2, 2, 3)}
@@ -107,9 +108,9 @@ def test_all_stages_share_one_pass() -> None:
 def test_a_frame_is_resized_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
     resized: list[tuple[int, int]] = []
 
-    def counting(frame: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-        resized.append((int(frame[0, 0, 0]), size_px))
-        return transforms.resize_frame(frame, size_px)
+    def counting(frame: NDArray[np.uint8], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+        resized.append((int(frame[0, 0, 0]), size_px[0]))
+        return transforms.resize_frame(frame, size_px[0])
 
     monkeypatch.setattr(module, "resize_frame", counting)
     requests = [
@@ -147,7 +148,7 @@ def test_times_outside_the_video_take_its_nearest_frame() -> None:
         request("inside", [0, 9]),
         request("nowhere", [50]),
     ]
-    rows = {row.request.row.key: row for row in decode_pass(FakeVideo(10), requests)}
+    rows = {row.row.key: row for row in decode_pass(FakeVideo(10), requests)}
     assert numbers(rows["before"]) == [0, 0, 0, 1]
     assert numbers(rows["after"]) == [8, 9, 9, 9]
     assert numbers(rows["nowhere"]) == [9]
@@ -176,7 +177,7 @@ def test_a_broken_frame_keeps_the_rows_before_it() -> None:
     got: list[str] = []
 
     def consume() -> None:
-        got.extend(row.request.row.key for row in decode_pass(video, requests))
+        got.extend(row.row.key for row in decode_pass(video, requests))
 
     with pytest.raises(FrameDecodeError, match="frame 7 is broken") as caught:
         consume()
@@ -252,7 +253,7 @@ def test_every_row_gets_exactly_its_frames(
 ) -> None:
     video = FakeVideo(20)
     requests = [request(str(i), frames, size_px=size) for i, (frames, size) in enumerate(clips)]
-    rows = {row.request.row.key: row for row in decode_pass(video, requests)}
+    rows = {row.row.key: row for row in decode_pass(video, requests)}
     assert len(rows) == len(clips)
     for i, (frames, size) in enumerate(clips):
         row = rows[str(i)]

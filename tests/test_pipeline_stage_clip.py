@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from stage_fixtures import IDENTITIES, READING, WEIGHTS, make_clip, make_clip_stage
 
+from extractors.geometry import square
 from extractors.registry import CLIP_EXTRACTORS, extractor_settings
 from pipeline.config_stages import ClipConfig, ClipStageConfig
 from pipeline.errors import ConfigError
@@ -16,6 +17,7 @@ from pipeline.errors import ConfigError
 CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "network": ({"network": {"name": "resnet3d", "depth": 18}}, True),
     "clip": ({"clip": {"frames": 32}}, True),
+    "geometry": ({"geometry": "square"}, False),  # the other one is tested below
     "size_px": ({"size_px": 128}, True),
     "dtype": ({"dtype": "float32"}, True),
     "batch_size": ({"batch_size": 3}, False),
@@ -32,7 +34,11 @@ def test_a_key_made_by_hand() -> None:
         "network": extractor_settings(CLIP_EXTRACTORS, "resnet3d", {}),
         "weights": {"sha256": "ab" * 32},
         "sampling": {"frames": 64, "stride": 2, "rate_fps": 60.0},
-        "resize": {"size_px": 256, "method": "bilinear antialiased uint8, aspect not kept"},
+        "geometry": {
+            "resize_px": [256, 256],
+            "crop_px": None,
+            "method": "bilinear antialiased uint8",
+        },
         "reading": {"reader": "pyav", "policy": "1", "av": "14.0"},
         "dtype": "float16",
     }
@@ -111,5 +117,7 @@ def test_clips_of_equal_content_share_a_row() -> None:
 
 def test_what_the_runner_needs_to_know() -> None:
     stage = make_clip_stage(size_px=112, batch_size=5)
-    assert (stage.name, stage.size_px, stage.batch_size) == ("verb", 112, 5)
+    assert (stage.name, stage.side_px, stage.batch_size) == ("verb", 112, 5)
+    assert stage.geometry == square(112)
+    assert stage.batch_nbytes == 5 * 64 * 112 * 112 * 3
     assert stage.settings["weights"] == WEIGHTS

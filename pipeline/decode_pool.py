@@ -1,0 +1,250 @@
+"""Processes that decode videos, and the watch over them.
+
+Each works on one video at a time. One that dies, or gives no sign of life, costs the rows of its
+video that it has not delivered; another takes its place. What is decoded ahead is bounded by the
+shared memory of each process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from multiprocessing import reduction
+from multiprocessing.connection import wait
+from typing import Any
+
+from pipeline.decode_pass import DecodedRow
+from pipeline.decode_videos import Decoded, Geometries
+from pipeline.decode_worker import Beat, Done, Free, Job, Ready, RowSent, run_worker
+from pipeline.frame_ring import create_frame_file, map_frames
+from pipeline.rows import VideoRow
+from pipeline.work import Progress, VideoWork, row_failure
+
+__all__ = ["DecodePool", "DecoderDied", "DecoderHung"]
+
+LOOK_SECONDS = 1.0  # how often silent processes are looked at
+JOIN_SECONDS = 10.0
+
+
+class DecoderDied(Exception):
+    """The process that decoded a video ended: a crash in a library, or out of memory."""
+
+
+class DecoderHung(Exception):
+    """The process that decoded a video gave no sign of life and was ended."""
+
+
+class DecodePool:
+    """Decodes videos in other processes.
+
+    Args:
+        processes: how many, at most.
+        ring_nbytes: shared memory of each; rows that are larger take a slower way.
+        num_threads: of each process's video decoder.
+        stall_seconds: a process that says nothing for so long is ended.
+    """
+
+    def __init__(
+        self, *, processes: int, ring_nbytes: int, num_threads: int, stall_seconds: float
+    ) -> None:
+        if processes < 1:
+            raise ValueError(f"got {processes} decode processes, expected 1 or more")
+        self._processes = processes
+        self._ring_nbytes = ring_nbytes
+        self._num_threads = num_threads
+        self._stall_seconds = stall_seconds
+        self._workers: list[_Worker] = []
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run."""
+        return [worker.pid for worker in self._workers]
+
+    def decode(
+        self, works: Iterable[VideoWork], geometries: Geometries
+    ) -> Generator[Decoded, None, None]:
+        """Rows and failures of all videos, as they come.
+
+        The frames of a row are valid until the next item is asked for. Closing the generator ends
+        the processes.
+
+        Raises:
+            RuntimeError: a process cannot even start.
+        """
+        pending = deque(works)
+        try:
+            while pending or any(worker.is_busy for worker in self._workers):
+                self._hand_out(pending, geometries)
+                yield from self._listen()
+                for worker in list(self._workers):
+                    if worker.silent_seconds > self._stall_seconds:
+                        yield from self._give_up(worker, hung=True)
+        finally:
+            self._close()
+
+    def _hand_out(self, pending: deque[VideoWork], geometries: Geometries) -> None:
+        while pending and len(self._workers) < self._processes:
+            self._workers.append(_Worker(self._ring_nbytes, self._num_threads))
+            self._workers[-1].start(Job(pending.popleft(), geometries))
+        for worker in self._workers:
+            if pending and not worker.is_busy:
+                worker.start(Job(pending.popleft(), geometries))
+
+    def _listen(self) -> Iterator[Decoded]:
+        """One message of each process that has something to say."""
+        by_connection = {worker.connection: worker for worker in self._workers if worker.is_busy}
+        for connection in wait(list(by_connection), timeout=LOOK_SECONDS):
+            worker = by_connection[connection]
+            try:
+                message = worker.connection.recv()
+            except (EOFError, ConnectionError):
+                yield from self._give_up(worker, hung=False)
+                continue
+            yield from worker.take(message)
+
+    def _give_up(self, worker: _Worker, *, hung: bool) -> Iterator[Decoded]:
+        """End a process; the rows of its video that it has not delivered have failed."""
+        self._workers.remove(worker)
+        worker.end()
+        if not worker.is_ready:
+            raise RuntimeError(
+                f"a decode process ended before it began ({worker.fate}); run with "
+                "--set engine.decode_processes=0 to decode in the main process and see why"
+            )
+        path = worker.path
+        error: Exception
+        if hung:
+            error = DecoderHung(
+                f"{path}: got no frame for {self._stall_seconds:g} s, and ended the process that "
+                "decodes it; the file is damaged or its disk is stuck. Re-encode it, or raise "
+                "engine.stall_seconds"
+            )
+        else:
+            error = DecoderDied(
+                f"{path}: the process that decodes it ended ({worker.fate}); the file is damaged, "
+                "or memory ran out. Re-encode it, or try again with --retry-failed"
+            )
+        for stage, rows in worker.undelivered().items():
+            yield Progress(stage, failures=[row_failure(row, error) for row in rows])
+
+    def _close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
+
+
+class _Worker:
+    """The parent's end of one process."""
+
+    def __init__(self, ring_nbytes: int, num_threads: int) -> None:
+        context = _context()
+        self.connection, theirs = context.Pipe()
+        descriptor = create_frame_file(ring_nbytes)
+        self._memory = map_frames(descriptor, ring_nbytes)
+        self._process = context.Process(target=run_worker, args=(theirs, ring_nbytes, num_threads))
+        self._process.daemon = True
+        self._process.start()
+        theirs.close()
+        reduction.send_handle(self.connection, descriptor, self._process.pid)
+        os.close(descriptor)
+        self.is_ready = False
+        self._work: VideoWork | None = None
+        self._left: dict[tuple[str, str], VideoRow] = {}
+        self._heard_at = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return int(self._process.pid)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has a video."""
+        return self._work is not None
+
+    @property
+    def path(self) -> object:
+        """Of its video."""
+        return self._work.video.path if self._work else None
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since it last spoke while it had something to do."""
+        if not self.is_busy or self.connection.poll():
+            return 0.0
+        return time.monotonic() - self._heard_at
+
+    @property
+    def fate(self) -> str:
+        """How the process ended, in words."""
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            return f"signal {signal.Signals(-code).name}"
+        return f"exit code {code}"
+
+    def start(self, job: Job) -> None:
+        """Give it a video."""
+        self._work = job.work
+        self._left = {(name, row.key): row for name, rows in job.work.rows.items() for row in rows}
+        self._heard_at = time.monotonic()
+        self._send(job)
+
+    def take(self, message: object) -> Iterator[Decoded]:
+        """What a message means."""
+        self._heard_at = time.monotonic()
+        if isinstance(message, RowSent):
+            yield self._row(message)
+            if message.offset is not None:
+                self._send(Free())
+        elif isinstance(message, Progress):
+            for failure in message.failures:
+                del self._left[message.stage, failure.row_key]
+            yield message
+        elif isinstance(message, Done):
+            self._work = None
+        elif isinstance(message, Ready):
+            self.is_ready = True
+        elif not isinstance(message, Beat):
+            raise TypeError(f"got a {type(message).__name__} from a decode process")
+
+    def undelivered(self) -> dict[str, list[VideoRow]]:
+        """The rows of its video that did not come, by stage."""
+        rows: dict[str, list[VideoRow]] = {}
+        for (stage, _), row in self._left.items():
+            rows.setdefault(stage, []).append(row)
+        return rows
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.join(JOIN_SECONDS)
+        self.connection.close()
+
+    def _row(self, message: RowSent) -> DecodedRow:
+        row = self._left.pop((message.stage, message.key))
+        frames: Any = message.frames
+        if message.offset is not None:
+            count = 1
+            for length in message.shape:
+                count *= length
+            flat = self._memory[message.offset : message.offset + count]
+            frames = flat.reshape(message.shape)
+        return DecodedRow(message.stage, row, frames, message.clamped, message.timings)
+
+    def _send(self, message: Job | Free) -> None:
+        with suppress(ConnectionError):  # it has died since; listening to it finds out
+            self.connection.send(message)
+
+
+def _context() -> Any:
+    """A way to start processes that inherit neither threads nor CUDA, quickly where possible."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.decode_worker"])
+    return context

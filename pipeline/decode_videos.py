@@ -1,0 +1,91 @@
+"""A video in, decoded rows out; a video that fails turns its remaining rows into failures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from extractors.file_stamp import check_unchanged
+from extractors.geometry import Geometry
+from extractors.video import TruncatedVideo, VideoReader
+from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
+from pipeline.promises import check_length, check_segment
+from pipeline.rows import VideoRow
+from pipeline.videos import Video
+from pipeline.work import Progress, VideoWork, row_failure
+
+__all__ = ["Decoded", "Geometries", "decode_video"]
+
+# How each stage wants its frames; None is the native frame.
+Geometries = Mapping[str, Geometry | None]
+Decoded = DecodedRow | Progress
+
+
+def decode_video(
+    work: VideoWork,
+    geometries: Geometries,
+    *,
+    num_threads: int = 0,
+    on_frame: Callable[[], None] | None = None,
+) -> Iterator[Decoded]:
+    """Rows of one video as they are complete; what cannot be decoded becomes failures.
+
+    Args:
+        work: the video and its rows.
+        geometries: by stage.
+        num_threads: of the decoder; 0 leaves the number to it.
+        on_frame: called after each frame that some row wants, as a sign of life.
+    """
+    left = {(name, row.key): row for name, rows in work.rows.items() for row in rows}
+    try:
+        for item in _decode(work, geometries, num_threads, on_frame):
+            if isinstance(item, Progress):
+                for failure in item.failures:
+                    del left[item.stage, failure.row_key]
+            else:
+                del left[item.stage, item.row.key]
+            yield item
+    except Exception as error:  # whatever a damaged file does to a library concerns this video
+        for name in work.rows:
+            failures = [
+                row_failure(row, error) for (stage, _), row in left.items() if stage == name
+            ]
+            yield Progress(name, failures=failures)
+
+
+def _decode(
+    work: VideoWork,
+    geometries: Geometries,
+    num_threads: int,
+    on_frame: Callable[[], None] | None,
+) -> Iterator[Decoded]:
+    video = work.video
+    started = time.perf_counter()
+    with video.open(num_threads=num_threads) as opened:
+        check_length(video, opened)
+        requests = []
+        for name, rows in work.rows.items():
+            broken = {row.key: _outside(row, opened, video) for row in rows}
+            failures = [row_failure(row, e) for row in rows if (e := broken[row.key])]
+            if failures:
+                yield Progress(name, failures=failures)
+            requests += [
+                FrameRequest(name, row, geometries[name]) for row in rows if not broken[row.key]
+            ]
+        opening_seconds = time.perf_counter() - started
+        for row in decode_pass(
+            opened, requests, opening_seconds=opening_seconds, on_frame=on_frame
+        ):
+            # A file that is written to while it is read gives rows of neither content.
+            if video.stamp is not None and video.kind == "file":
+                check_unchanged(video.path, video.stamp)
+            yield row
+
+
+def _outside(row: VideoRow, opened: VideoReader, video: Video) -> TruncatedVideo | None:
+    """Why a row's labelled stretch is not in the video, or None."""
+    try:
+        check_segment(video, opened, row.needed_from_seconds, row.needed_to_seconds)
+    except TruncatedVideo as error:
+        return error
+    return None

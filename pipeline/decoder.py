@@ -1,0 +1,78 @@
+"""Where videos are decoded: in processes of their own, or in a thread of this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from pipeline.decode_pool import DecodePool
+from pipeline.decode_videos import Decoded, Geometries, decode_video
+from pipeline.prefetch import prefetch
+from pipeline.work import VideoWork
+
+__all__ = ["Decoder", "ThreadDecoder", "create_decoder", "default_processes"]
+
+MOST_PROCESSES = 16
+ROWS_AHEAD = 16  # of the thread
+LEAST_RING_NBYTES = 64 * 2**20
+
+
+class Decoder(Protocol):
+    """Turns videos into rows of frames."""
+
+    def decode(
+        self, works: Sequence[VideoWork], geometries: Geometries
+    ) -> Generator[Decoded, None, None]:
+        """Rows and failures as they come; a row's frames are valid until the next is asked for."""
+
+
+class ThreadDecoder:
+    """Decodes one video after the other in a thread: for debugging, and for small work.
+
+    A reader that hangs or crashes takes everything with it.
+    """
+
+    def decode(
+        self, works: Sequence[VideoWork], geometries: Geometries
+    ) -> Generator[Decoded, None, None]:
+        """See `Decoder`."""
+        yield from prefetch(_decode_all(works, geometries), depth=ROWS_AHEAD)
+
+
+def create_decoder(
+    processes: int, batch_nbytes: Mapping[str, int], *, stall_seconds: float
+) -> Decoder:
+    """A decoder for stages with batches of these sizes.
+
+    Args:
+        processes: to decode in; 0 decodes in a thread.
+        batch_nbytes: of each stage's frames of one batch. Processes may be one batch of every stage
+            ahead, so that there is always a next one.
+        stall_seconds: see `DecodePool`.
+    """
+    if processes == 0:
+        return ThreadDecoder()
+    ahead = sum(batch_nbytes.values()) // processes
+    return DecodePool(
+        processes=processes,
+        ring_nbytes=max(ahead, LEAST_RING_NBYTES),
+        num_threads=max(1, _cores() // processes),
+        stall_seconds=stall_seconds,
+    )
+
+
+def default_processes(device: str) -> int:
+    """One beside a network that computes on the CPU, else one for each core but one."""
+    return 1 if device == "cpu" else max(1, min(MOST_PROCESSES, _cores() - 1))
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _decode_all(works: Sequence[VideoWork], geometries: Geometries) -> Iterator[Decoded]:
+    for work in works:
+        yield from decode_video(work, geometries)

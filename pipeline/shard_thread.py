@@ -1,0 +1,86 @@
+"""A thread that writes shards, so that networks go on while a disk is slow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.timings import Timings
+from pipeline.work import Progress
+from stores.base import Failure, Receipt, RefusedRowError, Row, ShardWriter
+
+__all__ = ["ShardThread"]
+
+# Shards that may wait to be written; beyond that the networks wait for the disk.
+MOST_WAITING = 2
+
+
+@dataclass(frozen=True)
+class _Written:
+    receipt: Receipt | None
+    refused: list[Failure]
+    seconds: float
+
+
+class ShardThread:
+    """Writes shards in their order and gives the receipts to whoever asks.
+
+    Args:
+        timings: of each stage, by name; the seconds of writing are added to them.
+    """
+
+    def __init__(self, timings: dict[str, Timings]) -> None:
+        self._timings = timings
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards")
+        self._waiting: list[tuple[str, Future[_Written]]] = []
+
+    def write(self, stage: str, writer: ShardWriter, shard: int, rows: Sequence[Row]) -> None:
+        """Hand in a shard."""
+        future = self._thread.submit(_write, writer, shard, rows)
+        self._waiting.append((stage, future))
+
+    def progress(self, *, finish: bool = False) -> Iterator[Progress]:
+        """What has been written since; waits for all of it with ``finish``.
+
+        Raises:
+            OSError, ValueError: a shard could not be written.
+        """
+        while self._waiting:
+            stage, future = self._waiting[0]
+            if not (finish or future.done() or len(self._waiting) > MOST_WAITING):
+                return
+            written = future.result()
+            del self._waiting[0]
+            self._timings[stage].write_seconds += written.seconds
+            if written.refused:  # they were counted as computed before
+                yield Progress(stage, computed=-len(written.refused), failures=written.refused)
+            if written.receipt is not None:
+                yield Progress(stage, receipt=written.receipt)
+
+    def close(self) -> None:
+        """Wait for what is being written, and forget what has not begun."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _write(writer: ShardWriter, shard: int, rows: Sequence[Row]) -> _Written:
+    """Write a shard; rows that the store refuses are left out of it."""
+    started = time.perf_counter()
+    refused: list[Failure] = []
+    left = list(rows)
+    receipt = None
+    while left and receipt is None:
+        try:
+            receipt = writer.write_shard(shard, left)
+        except RefusedRowError as error:
+            (row,) = (row for row in left if row.key == error.row_key)
+            left = [other for other in left if other is not row]
+            refused.append(_refusal(row, error))
+    return _Written(receipt, refused, time.perf_counter() - started)
+
+
+def _refusal(row: Row, error: RefusedRowError) -> Failure:
+    """The failure of a row that was computed and cannot be stored."""
+    info = row.info
+    return Failure(row.key, info.clip_id, info.video_id, type(error).__name__, str(error))

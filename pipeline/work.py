@@ -1,0 +1,46 @@
+"""What is handed out and what comes back: videos with the rows they miss, and how far it got."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.rows import VideoRow
+from pipeline.videos import Video
+from stores.base import Failure, Receipt
+
+__all__ = ["Progress", "VideoWork", "row_failure"]
+
+
+@dataclass(frozen=True)
+class VideoWork:
+    """A video and the rows it misses, by stage."""
+
+    video: Video
+    rows: Mapping[str, Sequence[VideoRow]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has been done since it was last said, for one stage.
+
+    ``computed``: rows that went through the network and wait for their shard to be full;
+    ``receipt``: names rows that are on disk now; ``failures``: rows that cannot be made.
+    """
+
+    stage: str
+    computed: int = 0
+    receipt: Receipt | None = None
+    failures: Sequence[Failure] = ()
+
+
+def row_failure(row: VideoRow, error: BaseException) -> Failure:
+    """The record of a row that cannot be made."""
+    return Failure(
+        row_key=row.key,
+        clip_id=row.clip_id,
+        video_id=row.video_id,
+        error_class=type(error).__name__,
+        message=str(error),
+        frame=getattr(error, "frame", None),
+    )

@@ -1,0 +1,150 @@
+"""Decode processes: the frames they give, and what one that hangs or dies costs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from video_files import write_video
+
+from extractors.geometry import square
+from pipeline.decode_pool import DecodePool
+from pipeline.decode_videos import decode_video
+from pipeline.rows import VideoRow
+from pipeline.videos import Video
+from pipeline.work import Progress, VideoWork
+
+GEOMETRIES = {"verb": square(16), "objects": None}
+
+
+def row(video_id: str, key: str, frames: Sequence[int]) -> VideoRow:
+    times = np.array([round((frame + 0.5) / 30 * 1e6) for frame in frames], dtype=np.int64)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return VideoRow(digest, video_id, "s", 0, f"{video_id}/{key}", times, 0.0, 0.5)
+
+
+def work(path: Path, *, clips: int = 3) -> VideoWork:
+    """Overlapping clips of four frames, and two native frames."""
+    video_id = path.stem
+    verb = [row(video_id, f"{video_id}-c{i}", range(3 * i, 3 * i + 4)) for i in range(clips)]
+    objects = [row(video_id, f"{video_id}-o{i}", [8 * i]) for i in range(2)]
+    return VideoWork(Video(video_id, path, "file", None, None), {"verb": verb, "objects": objects})
+
+
+def pool(**options: float) -> DecodePool:
+    settings = {"processes": 2, "ring_nbytes": 2**20, "num_threads": 1, "stall_seconds": 60.0}
+    return DecodePool(**{**settings, **options})  # type: ignore[arg-type]
+
+
+def collect(decoder: DecodePool, works: Sequence[VideoWork]) -> tuple[dict, dict]:
+    """Frames by key, and error class and message by key."""
+    frames, failures = {}, {}
+    for item in decoder.decode(works, GEOMETRIES):
+        if isinstance(item, Progress):
+            failures |= {f.row_key: (f.error_class, f.message) for f in item.failures}
+        else:
+            frames[item.row.key] = np.array(item.frames)
+    return frames, failures
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("videos")
+    return [write_video(folder / f"{name}.mp4", num_frames=20) for name in "abc"]
+
+
+@pytest.mark.parametrize("ring_nbytes", [2**20, 4 * 16 * 16 * 3, 100])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_frames_are_those_of_a_plain_pass(
+    videos: list[Path], processes: int, ring_nbytes: int
+) -> None:
+    """Also where a ring holds a single clip, and where no row fits into it at all."""
+    works = [work(path) for path in videos]
+    frames, failures = collect(pool(processes=processes, ring_nbytes=ring_nbytes), works)
+    expected = {
+        item.row.key: np.array(item.frames)
+        for one in works
+        for item in decode_video(one, GEOMETRIES)
+        if not isinstance(item, Progress)
+    }
+    assert failures == {}
+    assert frames.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(frames[key], value, err_msg=key)
+
+
+def test_costs_come_with_the_rows(videos: list[Path]) -> None:
+    rows = [item for item in pool().decode([work(videos[0])], GEOMETRIES)]
+    assert sum(item.timings.decode_seconds for item in rows) > 0
+    assert sum(r.timings.transform_seconds for r in rows if r.stage == "verb") > 0
+
+
+def test_a_video_that_cannot_be_read_fails_alone(videos: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    frames, failures = collect(pool(processes=1), [work(broken), work(videos[0])])
+    assert len(frames) == 5
+    assert len(failures) == 5
+    assert {kind for kind, _ in failures.values()} == {"UnreadableVideo"}
+    assert all(str(broken) in message for _, message in failures.values())
+
+
+def test_a_process_that_hangs_costs_its_video(videos: list[Path], tmp_path: Path) -> None:
+    """A pipe that nobody writes to keeps whoever opens it waiting, in the kernel or in a loop."""
+    works = [work(path) for path in videos]
+    decoder = pool(processes=1, stall_seconds=1.5)
+    frames: dict[str, np.ndarray] = {}
+    failures = {}
+    with closing(decoder.decode(works, GEOMETRIES)) as decoded:
+        for item in decoded:
+            if isinstance(item, Progress):
+                failures |= {f.row_key: f for f in item.failures}
+                continue
+            if not frames:  # stopped while it has more to say: a hang, to whoever listens
+                os.kill(decoder.pids[0], signal.SIGSTOP)
+            frames[item.row.key] = np.array(item.frames)
+    assert {f.error_class for f in failures.values()} == {"DecoderHung"}
+    assert all("got no frame for 1.5 s" in f.message for f in failures.values())
+    assert {f.video_id for f in failures.values()} == {"a"}
+    assert len(frames) + len(failures) == 15
+
+
+def test_a_process_that_dies_costs_its_video(videos: list[Path]) -> None:
+    works = [work(path) for path in videos]
+    decoder = pool(processes=1, ring_nbytes=4 * 16 * 16 * 3)  # one clip at a time
+    frames, failures = {}, {}
+    with closing(decoder.decode(works, GEOMETRIES)) as decoded:
+        for item in decoded:
+            if isinstance(item, Progress):
+                failures |= {f.row_key: f for f in item.failures}
+                continue
+            if not frames:
+                os.kill(decoder.pids[0], signal.SIGKILL)
+            frames[item.row.key] = np.array(item.frames)
+    assert {f.error_class for f in failures.values()} == {"DecoderDied"}
+    assert all("signal SIGKILL" in f.message for f in failures.values())
+    assert {f.video_id for f in failures.values()} == {"a"}
+    assert len(frames) + len(failures) == 15
+
+
+def test_closing_ends_the_processes(videos: list[Path]) -> None:
+    decoder = pool(processes=2)
+    with closing(decoder.decode([work(path) for path in videos], GEOMETRIES)) as decoded:
+        next(decoded)
+        pids = decoder.pids
+    assert pids
+    assert decoder.pids == []
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_no_processes_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 0 decode processes"):
+        pool(processes=0)
