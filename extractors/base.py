@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from extractors.geometry import Geometry
 
 FLOAT_DTYPES = ("float16", "bfloat16", "float32")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,23 @@ class Extractor(ABC):
         """The pixel normalisation that networks with these options were trained with."""
 
     @classmethod
-    def settings(cls, options: Any) -> dict[str, Any]:
-        """Everything but weights and sizes that decides the numbers, as plain JSON values."""
+    def settings(cls, options: Any, precision: str = "float32") -> dict[str, Any]:
+        """Everything but weights and sizes that decides the numbers, as plain JSON values.
+
+        Raises:
+            ValueError: if the precision is none of `PRECISIONS`.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"got precision {precision!r}, expected one of {', '.join(PRECISIONS)}"
+            )
         pixels = cls.preprocessing(options)
         return {
             "extractor": cls.name,
             "version": cls.VERSION,
             "architecture": asdict(options),
             "preprocessing": {"mean": list(pixels.mean), "std": list(pixels.std)},
-            "precision": "float32",
+            "precision": precision,
         }
 
 
