@@ -188,11 +188,11 @@ class FrameExtractor(Extractor):
 
     Attributes:
         top_k: K, rows per frame; rows from `count` on are zero.
-        needs_boxes: whether the boxes must be given with the frames.
+        needs_boxes: whether the boxes must be given with the frames, instead of being found.
     """
 
     top_k: int
-    needs_boxes: ClassVar[bool]
+    needs_boxes: bool
 
     @abstractmethod
     def __call__(

@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.models.detection.transform import resize_boxes
 
-from extractors.base import (
-    FrameExtractor,
-    GivenBoxes,
-    Preprocessing,
-    check_frames,
-    object_outputs,
-    pack_objects,
+from extractors.base import GivenBoxes, Preprocessing
+from extractors.inference import resolve_device, to_tensor
+from extractors.objects import (
+    FEATURES,
+    ObjectExtractor,
+    check_choice,
+    check_detector_numbers,
+    clip_to_frame,
 )
-from extractors.inference import float32_inference, resolve_device, to_array, to_tensor
 from extractors.weights import create_network
 
 BUILDERS = (
@@ -39,7 +40,6 @@ BUILDERS = (
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
 )
-FEATURES = ("roi_max", "box_head")
 
 _IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), source="torchvision, ImageNet"
@@ -73,19 +73,13 @@ class FasterRCNNOptions:
     batch_norm_eps: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("builder", self.builder, BUILDERS),
-            ("features", self.features, FEATURES),
-        ):
-            if value not in allowed:
-                raise ValueError(f"got {name} {value!r}, expected one of {', '.join(allowed)}")
+        check_choice("builder", self.builder, BUILDERS)
+        check_choice("features", self.features, FEATURES)
         if self.num_classes < 2:
             raise ValueError(f"got num_classes={self.num_classes}, expected background and a class")
-        if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1):
-            raise ValueError(
-                f"got score_threshold={self.score_threshold}, nms_threshold={self.nms_threshold}, "
-                "expected numbers from 0 to 1"
-            )
+        check_detector_numbers(
+            self.score_threshold, self.nms_threshold, self.min_size_px, self.max_size_px
+        )
 
 
 def build_detector(options: FasterRCNNOptions, detections: int = 100) -> nn.Module:
@@ -114,17 +108,16 @@ def build_detector(options: FasterRCNNOptions, detections: int = 100) -> nn.Modu
     return detector
 
 
-class FasterRCNNExtractor(FrameExtractor):
+class FasterRCNNExtractor(ObjectExtractor):
     """Faster R-CNN as a frame extractor. Classes are the detector's label ids, 0 = background.
 
-    Frames run one at a time: torchvision pads the frames of a batch to a common size, and the
-    padding would change the features of the smaller ones.
+    Only frames of one size run as a batch: torchvision pads the frames of a batch to a common
+    size, and the padding would change the features of the smaller ones.
     """
 
     name = "faster_rcnn"
     VERSION = 1
     Options: ClassVar[type[FasterRCNNOptions]] = FasterRCNNOptions
-    needs_boxes = False
 
     def __init__(
         self,
@@ -135,68 +128,66 @@ class FasterRCNNExtractor(FrameExtractor):
         top_k: int,
         dtype: str = "float16",
         device: str = "cpu",
+        given: bool = False,
     ) -> None:
         self.device = resolve_device(device)
         detector = create_network(
             lambda: build_detector(options, top_k), weights=weights, seed=seed, replaceable=()
         )
         self.detector: Any = detector.to(self.device).eval()
-        self.top_k = top_k
-        self._options = options
-        self._dtype = dtype
-        self.outputs = object_outputs(top_k, self._channels(), dtype)
+        self._box_head = options.features == "box_head"
+        if self._box_head:
+            channels = int(self.detector.roi_heads.box_predictor.cls_score.in_features)
+        else:
+            channels = int(self.detector.backbone.out_channels)
+        super().__init__(top_k=top_k, channels=channels, dtype=dtype, given=given)
 
     @classmethod
     def preprocessing(cls, options: FasterRCNNOptions) -> Preprocessing:
         return _IMAGENET
 
-    def __call__(
-        self, frames: Sequence[NDArray[np.uint8]], boxes: Sequence[GivenBoxes] | None = None
-    ) -> dict[str, NDArray[Any]]:
-        check_frames(frames, boxes, needs_boxes=self.needs_boxes)
-        with float32_inference():
-            rows = [self._detect(frame) for frame in frames]
-        return {name: np.stack([row[name] for row in rows]) for name in self.outputs}
-
-    def _channels(self) -> int:
-        if self._options.features == "roi_max":
-            return int(self.detector.backbone.out_channels)
-        return int(self.detector.roi_heads.box_predictor.cls_score.in_features)
-
-    def _detect(self, frame: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        image = to_tensor(frame).to(self.device).permute(2, 0, 1).float() / 255
-        images, _ = self.detector.transform([image])
+    def _objects(
+        self, frames: Sequence[NDArray[np.uint8]], given: Sequence[GivenBoxes] | None
+    ) -> list[tuple[GivenBoxes, Tensor]]:
+        pixels = [to_tensor(frame).to(self.device).permute(2, 0, 1) / 255 for frame in frames]
+        images, _ = self.detector.transform(pixels)
         maps = self.detector.backbone(images.tensors)
-        proposals, _ = self.detector.rpn(images, maps)
         # The pooling layer remembers the scales of the first frame it ever sees.
         self.detector.roi_heads.box_roi_pool.scales = None
-        detections, _ = self.detector.roi_heads(maps, proposals, images.image_sizes)
-        features = self._features(maps, detections[0]["boxes"], images.image_sizes)
-        size = [tuple(image.shape[-2:])]
-        found = self.detector.transform.postprocess(detections, images.image_sizes, size)[0]
-        native = GivenBoxes(
-            clip_to_frame(found["boxes"].cpu().numpy(), frame),
-            found["scores"].cpu().numpy(),
-            found["labels"].cpu().numpy().astype(np.int32),
-        )
-        return pack_objects(to_array(features, self._dtype), native, frame, self.top_k)
+        if given is None:
+            boxes, objects = self._detect(images, maps, frames)
+        else:
+            objects = list(given)
+            native, resized = frames[0].shape[:2], images.image_sizes[0]
+            boxes = [
+                resize_boxes(torch.from_numpy(o.boxes_xyxy_px).to(self.device), native, resized)
+                for o in objects
+            ]
+        features = self._features(maps, boxes, images.image_sizes)
+        return list(zip(objects, features.split([len(b) for b in boxes]), strict=True))
+
+    def _detect(
+        self, images: Any, maps: dict[str, Tensor], frames: Sequence[NDArray[np.uint8]]
+    ) -> tuple[list[Tensor], list[GivenBoxes]]:
+        """Boxes (n, 4) in the resized frames, and the objects in the native ones."""
+        proposals, _ = self.detector.rpn(images, maps)
+        found, _ = self.detector.roi_heads(maps, proposals, images.image_sizes)
+        boxes = [detections["boxes"] for detections in found]
+        sizes = [frame.shape[:2] for frame in frames]
+        found = self.detector.transform.postprocess(found, images.image_sizes, sizes)
+        # Resizing back may round to a little beyond the right and lower edge.
+        return boxes, [
+            GivenBoxes(
+                clip_to_frame(detections["boxes"].cpu().numpy(), frame),
+                detections["scores"].cpu().numpy(),
+                detections["labels"].cpu().numpy().astype(np.int32),
+            )
+            for detections, frame in zip(found, frames, strict=True)
+        ]
 
     def _features(
-        self, maps: dict[str, Tensor], boxes: Tensor, image_sizes: list[tuple[int, int]]
+        self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """(n, C1) at boxes (n, 4) of the resized frame."""
-        if len(boxes) == 0:
-            return torch.zeros(0, self._channels(), device=boxes.device)
-        bins = self.detector.roi_heads.box_roi_pool(maps, [boxes], image_sizes)  # (n, C, 7, 7)
-        if self._options.features == "roi_max":
-            return bins.amax(dim=(2, 3))
-        return self.detector.roi_heads.box_head(bins)
-
-
-def clip_to_frame(
-    boxes_xyxy_px: NDArray[np.float32], frame: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    """Undo the rounding error of the detector's resize at the frame's right and lower edge."""
-    height_px, width_px = frame.shape[:2]
-    limits = np.array([width_px, height_px, width_px, height_px], dtype=np.float32)
-    return np.clip(boxes_xyxy_px, 0, limits)
+        """(sum of n, C1) at boxes (n, 4) of the resized frames."""
+        pooled = self.detector.roi_heads.box_roi_pool(maps, boxes, image_sizes)  # (n, C, 7, 7)
+        return self.detector.roi_heads.box_head(pooled) if self._box_head else pooled.amax((2, 3))

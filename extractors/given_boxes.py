@@ -22,15 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extractors.base import (
-    FrameExtractor,
-    GivenBoxes,
-    Preprocessing,
-    check_frames,
-    object_outputs,
-    pack_objects,
-)
-from extractors.inference import float32_inference, resolve_device, to_array, to_tensor
+from extractors.base import GivenBoxes, Preprocessing
+from extractors.inference import resolve_device, to_tensor
+from extractors.objects import ObjectExtractor, check_choice
 from extractors.roi import roi_max
 from extractors.weights import create_network
 
@@ -58,12 +52,8 @@ class GivenBoxesOptions:
     short_side_px: int = 256
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("backbone", self.backbone, BACKBONES),
-            ("layer", self.layer, LAYERS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"got {name} {value!r}, expected one of {', '.join(allowed)}")
+        check_choice("backbone", self.backbone, BACKBONES)
+        check_choice("layer", self.layer, LAYERS)
         if self.short_side_px < 1:
             raise ValueError(f"got short_side_px={self.short_side_px}, expected 1 or more")
 
@@ -157,13 +147,12 @@ class BoxClassifier(nn.Module):
         return x
 
 
-class GivenBoxesExtractor(FrameExtractor):
+class GivenBoxesExtractor(ObjectExtractor):
     """A `BoxClassifier` without its classifier as a frame extractor."""
 
     name = "given_boxes"
     VERSION = 1
     Options: ClassVar[type[GivenBoxesOptions]] = GivenBoxesOptions
-    needs_boxes = True
 
     def __init__(
         self,
@@ -174,7 +163,10 @@ class GivenBoxesExtractor(FrameExtractor):
         top_k: int,
         dtype: str = "float16",
         device: str = "cpu",
+        given: bool = True,
     ) -> None:
+        if not given:
+            raise ValueError("got no boxes, expected some: given_boxes finds none of its own")
         self.device = resolve_device(device)
         network = create_network(
             lambda: BoxClassifier(options),
@@ -183,72 +175,21 @@ class GivenBoxesExtractor(FrameExtractor):
             replaceable=options.replaceable,
         )
         self.network = network.to(self.device).eval()
-        self.top_k = top_k
-        self._dtype = dtype
-        self.outputs = object_outputs(top_k, network.channels, dtype)
+        super().__init__(top_k=top_k, channels=network.channels, dtype=dtype, given=True)
 
     @classmethod
     def preprocessing(cls, options: GivenBoxesOptions) -> Preprocessing:
         return _IMAGENET
 
-    def __call__(
-        self, frames: Sequence[NDArray[np.uint8]], boxes: Sequence[GivenBoxes] | None = None
-    ) -> dict[str, NDArray[Any]]:
-        check_frames(frames, boxes, needs_boxes=self.needs_boxes)
-        best = [
-            select_boxes(given, frame, self.top_k, label=f"frame {index}")
-            for index, (frame, given) in enumerate(zip(frames, boxes or (), strict=True))
-        ]
-        with float32_inference():
-            pooled = self.network.box_features(
-                [to_tensor(frame) for frame in frames],
-                [torch.from_numpy(found.boxes_xyxy_px) for found in best],
-            )
-            features = to_array(pooled, self._dtype)
-        of_frame = np.split(features, np.cumsum([len(found.scores) for found in best])[:-1])
-        rows = [
-            pack_objects(values, found, frame, self.top_k)
-            for values, found, frame in zip(of_frame, best, frames, strict=True)
-        ]
-        return {name: np.stack([row[name] for row in rows]) for name in self.outputs}
-
-
-def select_boxes(
-    given: GivenBoxes, frame: NDArray[np.uint8], top_k: int, *, label: str
-) -> GivenBoxes:
-    """The best `top_k` boxes by score (earlier first where equal), clipped to the frame.
-
-    Args:
-        given: boxes in pixels of `frame`.
-        frame: (H, W, 3), for its size.
-        top_k: K.
-        label: names the frame in errors.
-
-    Raises:
-        ValueError: if a box or score is not finite, inverted or without area, or lies outside the
-            frame.
-    """
-    height_px, width_px = frame.shape[:2]
-    boxes = given.boxes_xyxy_px.astype(np.float32)
-    limits = np.array([width_px, height_px, width_px, height_px], dtype=np.float32)
-    clipped = np.clip(boxes, 0, limits)
-    for problem, bad in (
-        ("not finite", ~(np.isfinite(boxes).all(axis=1) & np.isfinite(given.scores))),
-        ("inverted or empty", (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)),
-        (
-            f"outside the {width_px}×{height_px} frame",
-            (clipped[:, 2:] <= clipped[:, :2]).any(axis=1),
-        ),
-    ):
-        if bad.any():
-            index = int(np.flatnonzero(bad)[0])
-            raise ValueError(
-                f"got box {index} of {label} {boxes[index].tolist()} with score "
-                f"{float(given.scores[index])}, which is {problem}; expected finite "
-                "left < right and top < bottom in native-frame pixels"
-            )
-    order = np.argsort(-given.scores, kind="stable")[:top_k]
-    return GivenBoxes(clipped[order], given.scores[order], given.classes[order])
+    def _objects(
+        self, frames: Sequence[NDArray[np.uint8]], given: Sequence[GivenBoxes] | None
+    ) -> list[tuple[GivenBoxes, Tensor]]:
+        objects = list(given or ())
+        features = self.network.box_features(
+            [to_tensor(frame) for frame in frames],
+            [torch.from_numpy(found.boxes_xyxy_px) for found in objects],
+        )
+        return list(zip(objects, features.split([len(o.scores) for o in objects]), strict=True))
 
 
 def _build_resnet(name: str) -> Any:

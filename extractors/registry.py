@@ -149,10 +149,15 @@ def create_frame_extractor(
     weights: Path | None,
     seed: int | None,
     top_k: int,
+    given: bool = False,
     dtype: str = "float16",
     device: str = "cpu",
 ) -> FrameExtractor:
-    """Build a frame extractor; arguments as `create_clip_extractor`, `top_k` objects per frame.
+    """Build a frame extractor; arguments as `create_clip_extractor`, and two more.
+
+    Args:
+        top_k: objects per frame.
+        given: boxes come with the frames; the detector describes these and finds none.
 
     Raises:
         ValueError: if a name, option, size or the checkpoint is wrong.
@@ -163,6 +168,7 @@ def create_frame_extractor(
         weights=weights,
         seed=seed,
         top_k=top_k,
+        given=given,
         dtype=dtype,
         device=device,
     )

@@ -57,7 +57,7 @@ class ClipStageConfig(WeightedConfig):
 
 
 class ObjectsConfig(WeightedConfig):
-    """Objects per frame: a detector, or ``boxes`` from a file with features from a 2-D network."""
+    """Objects per frame: what a detector finds, or its features at ``boxes`` from elsewhere."""
 
     detector: NetworkConfig
     boxes: Path | None = None
@@ -69,8 +69,10 @@ class ObjectsConfig(WeightedConfig):
 
     @model_validator(mode="after")
     def _boxes_when_given(self) -> ObjectsConfig:
-        if (self.detector.name == "given_boxes") != (self.boxes is not None):
-            raise ValueError("boxes (a CSV file) goes with detector name given_boxes, and only so")
+        if self.detector.name == "given_boxes" and self.boxes is None:
+            raise ValueError(
+                "detector given_boxes finds no boxes of its own; give boxes (a CSV file)"
+            )
         return self
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from extractors.base import GivenBoxes
-from extractors.given_boxes import BoxClassifier, GivenBoxesExtractor, select_boxes
+from extractors.given_boxes import BoxClassifier, GivenBoxesExtractor
+from extractors.objects import select_boxes
 from extractors.registry import parse_options
 from extractors.weights import create_network
 from pipeline.boxes import BoxFile

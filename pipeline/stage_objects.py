@@ -37,6 +37,8 @@ class ObjectsStage(Keyed):
     @property
     def settings(self) -> Settings:
         """Everything that decides the numbers of a row, given the video (and given boxes)."""
+        # given_boxes says by its name that they are given.
+        given = self.config.boxes is not None and self.config.detector.name != "given_boxes"
         return {
             "stage": self.name,
             "version": self.VERSION,
@@ -47,6 +49,7 @@ class ObjectsStage(Keyed):
             "top_k": self.config.top_k,
             "reading": self.reading,
             "dtype": self.config.dtype,
+            **({"boxes": "given"} if given else {}),
         }
 
     @property
@@ -115,6 +118,7 @@ class ObjectsStage(Keyed):
             weights=self.config.checkpoint,
             seed=self.config.weights_seed,
             top_k=self.config.top_k,
+            given=self.config.boxes is not None,
             dtype=self.config.dtype,
             device=device,
         )

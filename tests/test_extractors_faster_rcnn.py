@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from extractors.base import GivenBoxes
 from extractors.faster_rcnn import (
     FasterRCNNExtractor,
     FasterRCNNOptions,
     build_detector,
-    clip_to_frame,
 )
+from extractors.objects import clip_to_frame
 from extractors.weights import create_network, save_checkpoint, seeded_init
 
 SMALL: dict[str, Any] = {
@@ -68,10 +69,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def extractor(path: Path, device: str = "cpu", **changes: Any) -> FasterRCNNExtractor:
+def extractor(
+    path: Path, device: str = "cpu", *, given: bool = False, **changes: Any
+) -> FasterRCNNExtractor:
     options = FasterRCNNOptions(**{**SMALL, **changes})
     return FasterRCNNExtractor(
-        options, weights=path, seed=None, top_k=TOP_K, dtype="float32", device=device
+        options, weights=path, seed=None, top_k=TOP_K, dtype="float32", device=device, given=given
     )
 
 
@@ -85,6 +88,19 @@ def reference(values: np.ndarray) -> Any:
     with torch.inference_mode():
         lively().roi_heads.box_roi_pool.scales = None
         return lively()([image(values)])[0]
+
+
+def pooled_bins(values: np.ndarray, native_boxes: torch.Tensor) -> torch.Tensor:
+    """What the detector's own pooling layer gives for boxes (n, 4) of a native frame."""
+    with torch.inference_mode():
+        images, _ = lively().transform([image(values)])
+        maps = lively().backbone(images.tensors)
+        height, width = images.image_sizes[0]
+        scale = [width / values.shape[1], height / values.shape[0]] * 2
+        pool = lively().roi_heads.box_roi_pool
+        pool.scales = None
+        bins: torch.Tensor = pool(maps, [native_boxes * torch.tensor(scale)], images.image_sizes)
+        return bins
 
 
 def test_the_detector_is_lively() -> None:
@@ -117,15 +133,9 @@ def test_features_are_the_detectors_own_roi_features(
 ) -> None:
     """Whatever the pooling layer returns last inside the detector, for the final boxes."""
     detector = lively()
+    bins = pooled_bins(FRAMES[0], reference(FRAMES[0])["boxes"])
+    pooled = bins.flatten(2).max(dim=2).values
     with torch.inference_mode():
-        images, _ = detector.transform([image(FRAMES[0])])
-        maps = detector.backbone(images.tensors)
-        native = reference(FRAMES[0])["boxes"]
-        height, width = images.image_sizes[0]
-        boxes = native * torch.tensor([width / 160, height / 120, width / 160, height / 120])
-        pool = detector.roi_heads.box_roi_pool
-        bins = pool(maps, [boxes], images.image_sizes)
-        pooled = bins.flatten(2).max(dim=2).values
         hidden = detector.roi_heads.box_head(bins)
     assert bins.shape == (TOP_K, 256, 7, 7)
     row = net([FRAMES[0]])
@@ -149,6 +159,127 @@ def test_rows_do_not_depend_on_neighbours_or_order(
             np.testing.assert_allclose(
                 together[name][index], expected[0], rtol=0, atol=1e-4, err_msg=f"{name} {index}"
             )
+
+
+def test_frames_of_one_size_run_as_one_batch(
+    checkpoint: Path, net: FasterRCNNExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, wide = [frame(120, 160, seed) for seed in (3, 4, 5)], [frame(90, 200, 6)]
+    frames = [small[0], wide[0], small[1], small[2]]
+    batches = []
+    forward = net.detector.backbone.forward
+
+    def counted(pixels: torch.Tensor) -> Any:
+        batches.append(len(pixels))
+        return forward(pixels)
+
+    monkeypatch.setattr(net.detector.backbone, "forward", counted)
+    together = net(frames)
+    assert batches == [3, 1]
+    for index, values in enumerate(frames):
+        for name, expected in extractor(checkpoint)([values]).items():
+            np.testing.assert_allclose(
+                together[name][index], expected[0], rtol=0, atol=1e-4, err_msg=f"{name} {index}"
+            )
+
+
+def boxes_of(*boxes: list[float], scores: list[float] | None = None) -> GivenBoxes:
+    n = len(boxes)
+    return GivenBoxes(
+        np.array(boxes, np.float32).reshape(n, 4),
+        np.array(scores or [0.5] * n, np.float32),
+        np.arange(7, 7 + n, dtype=np.int32),
+    )
+
+
+@pytest.mark.parametrize("values", FRAMES, ids=["4:3", "wide", "high"])
+@pytest.mark.parametrize("features", ["roi_max", "box_head"])
+def test_given_boxes_are_described_and_not_moved(
+    checkpoint: Path, values: np.ndarray, features: str
+) -> None:
+    given = boxes_of([3, 5, 90, 80], [20.5, 10.25, 44, 61], scores=[0.2, 0.9])
+    row = extractor(checkpoint, given=True, features=features)([values], [given])
+    assert row["count"].tolist() == [2]
+    assert row["boxes_xyxy_px"][0, :2].tolist() == [[20.5, 10.25, 44, 61], [3, 5, 90, 80]]
+    np.testing.assert_allclose(row["scores"][0], [0.9, 0.2, 0, 0, 0])
+    assert row["classes"].tolist() == [[8, 7, 0, 0, 0]]
+    bins = pooled_bins(values, torch.from_numpy(given.boxes_xyxy_px[::-1].copy()))
+    with torch.inference_mode():
+        head = lively().roi_heads.box_head
+        expected = head(bins) if features == "box_head" else bins.amax(dim=(2, 3))
+    np.testing.assert_allclose(row["features"][0, :2], expected, rtol=1e-3, atol=1e-4)
+    assert not row["features"][0, 2:].any()
+
+
+def test_a_detectors_own_boxes_given_back_have_the_same_features(
+    checkpoint: Path, net: FasterRCNNExtractor
+) -> None:
+    found = net(FRAMES)
+    given = [
+        GivenBoxes(*(found[name][i] for name in ("boxes_xyxy_px", "scores", "classes")))
+        for i in range(len(FRAMES))
+    ]
+    described = extractor(checkpoint, given=True)(FRAMES, given)
+    for name, values in found.items():
+        np.testing.assert_allclose(described[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_given_boxes_of_a_batch(checkpoint: Path) -> None:
+    """Frames without boxes, and with more than K, beside others."""
+    net = extractor(checkpoint, given=True)
+    many = boxes_of(*([i, i, 50 + i, 60 + i] for i in range(7)), scores=[0.1 * i for i in range(7)])
+    frames = [FRAMES[0], FRAMES[1], FRAMES[0], FRAMES[0]]
+    boxes = [boxes_of(), boxes_of([1, 1, 9, 9]), many, boxes_of([0, 0, 160, 120])]
+    together = net(frames, boxes)
+    assert together["count"].tolist() == [0, 1, TOP_K, 1]
+    assert together["classes"][2].tolist() == [13, 12, 11, 10, 9]
+    assert not together["features"][0].any()
+    for index in range(4):
+        alone = net([frames[index]], [boxes[index]])
+        for name, values in alone.items():
+            np.testing.assert_allclose(together[name][index], values[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("box", "problem"),
+    [
+        ([30, 10, 20, 40], "inverted or empty"),
+        ([float("nan"), 10, 20, 40], "not finite"),
+        ([160, 10, 170, 40], "outside the 160×120 frame"),
+    ],
+)
+def test_wrong_given_boxes_are_named(checkpoint: Path, box: list[float], problem: str) -> None:
+    with pytest.raises(ValueError, match=rf"got box 0 of frame 1 \[.*which is {problem}"):
+        extractor(checkpoint, given=True)([FRAMES[0]] * 2, [boxes_of(), boxes_of(box)])
+
+
+def test_boxes_go_with_given_and_with_nothing_else(
+    checkpoint: Path, net: FasterRCNNExtractor
+) -> None:
+    with pytest.raises(ValueError, match="got boxes, expected none"):
+        net([FRAMES[0]], [boxes_of([0, 0, 9, 9])])
+    with pytest.raises(ValueError, match="got no boxes, expected one GivenBoxes for each of 1"):
+        extractor(checkpoint, given=True)([FRAMES[0]])
+
+
+def test_frames_of_a_pixel(net: FasterRCNNExtractor) -> None:
+    row = net([frame(1, 1, 0)])
+    assert row["frame_size_px"].tolist() == [[1, 1]]
+    assert ((row["boxes_xyxy_px"] >= 0) & (row["boxes_xyxy_px"] <= 1)).all()
+    net([frame(1, 64, 0)])
+    with pytest.raises(ValueError, match=r"got frame 0 of 65×1 px, expected a longer side of at"):
+        net([frame(1, 65, 0)])
+
+
+def test_limits_of_the_frame_decide_the_size(checkpoint: Path) -> None:
+    seen = []
+    net = extractor(checkpoint, min_size_px=64, max_size_px=100)
+    net.detector.backbone.register_forward_pre_hook(
+        lambda module, inputs: seen.append(tuple(inputs[0].shape[2:]))
+    )
+    net([frame(120, 160, 0)])
+    net([frame(90, 200, 0)])
+    assert seen == [(64, 96), (64, 128)]  # 64×85 and 45×100, padded to multiples of 32
 
 
 def test_rounding_errors_at_the_edges_are_clipped() -> None:
@@ -227,6 +358,10 @@ def test_wrong_options_are_refused() -> None:
         FasterRCNNOptions(num_classes=1)
     with pytest.raises(ValueError, match=r"got score_threshold=1\.5"):
         FasterRCNNOptions(score_threshold=1.5)
+    with pytest.raises(ValueError, match="got min_size_px=0, expected 1 or more"):
+        FasterRCNNOptions(min_size_px=0)
+    with pytest.raises(ValueError, match="got max_size_px=63, expected 64 or more"):
+        FasterRCNNOptions(max_size_px=63)
 
 
 @pytest.mark.needs_cuda

@@ -12,8 +12,8 @@ from extractors.given_boxes import (
     BoxClassifier,
     GivenBoxesExtractor,
     GivenBoxesOptions,
-    select_boxes,
 )
+from extractors.objects import select_boxes
 from extractors.weights import load_into, load_state, save_checkpoint, seeded_init
 
 OPTIONS = GivenBoxesOptions(backbone="resnet10", layer="layer2", short_side_px=64)
@@ -155,6 +155,19 @@ def test_select_boxes_keeps_the_order_of_equal_scores() -> None:
     boxes = given(*[[i, 0, i + 5, 5] for i in range(40)], scores=scores)
     best = select_boxes(boxes, frame(64, 96, 0), 22, label="frame 0")
     assert best.classes.tolist() == [*range(11, 50, 2), 10, 12]
+
+
+def test_strips_of_frames_are_refused_and_single_pixels_are_not() -> None:
+    """A strip would be resized to a short side of 64 px and a long one without end."""
+    with pytest.raises(ValueError, match=r"got frame 1 of 1×65 px, expected a longer side of at m"):
+        extractor()([frame(8, 8, 0), frame(65, 1, 0)], [given(), given()])
+    rows = extractor()([frame(1, 1, 0)], [given([0, 0, 1, 1])])
+    assert rows["features"][0, 0].any()
+
+
+def test_an_extractor_without_boxes_is_refused() -> None:
+    with pytest.raises(ValueError, match="given_boxes finds none of its own"):
+        GivenBoxesExtractor(OPTIONS, weights=None, seed=0, top_k=3, given=False)
 
 
 def test_frames_without_boxes_are_refused() -> None:

@@ -126,7 +126,7 @@ def test_exactly_one_of_weights_and_seed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got both weights and a seed"):
         clip_extractor(weights=tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match="got neither weights nor a seed"):
-        create_frame_extractor("given_boxes", architecture={}, weights=None, seed=None, top_k=5)
+        create_frame_extractor("faster_rcnn", architecture={}, weights=None, seed=None, top_k=5)
     with pytest.raises(ValueError, match="got both weights and a seed"):
         create_frame_extractor(
             "faster_rcnn", architecture={}, weights=tmp_path / "a.pth", seed=1, top_k=5
@@ -140,6 +140,7 @@ def test_create_frame_extractor() -> None:
         weights=None,
         seed=0,
         top_k=3,
+        given=True,
         dtype="float32",
     )
     assert net.needs_boxes

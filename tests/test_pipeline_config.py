@@ -50,17 +50,15 @@ def test_weights_and_seeds_that_do_not_go_together(weights: dict[str, Any], mess
         ClipStageConfig.model_validate({"network": {"name": "resnet3d"}, **weights})
 
 
-@pytest.mark.parametrize(
-    ("detector", "boxes"), [("given_boxes", None), ("faster_rcnn", "boxes.csv")]
-)
-def test_boxes_go_with_given_boxes_only(detector: str, boxes: str | None) -> None:
-    settings = {"detector": {"name": detector}, "weights": "w.pt", "boxes": boxes}
-    with pytest.raises(ValidationError, match="goes with detector name given_boxes"):
+def test_given_boxes_want_boxes() -> None:
+    settings = {"detector": {"name": "given_boxes"}, "weights": "w.pt"}
+    with pytest.raises(ValidationError, match="detector given_boxes finds no boxes of its own"):
         ObjectsConfig.model_validate(settings)
 
 
-def test_given_boxes_with_boxes() -> None:
-    settings = {"detector": {"name": "given_boxes"}, "weights": "w.pt", "boxes": "boxes.csv"}
+@pytest.mark.parametrize("detector", ["given_boxes", "faster_rcnn"])
+def test_boxes_go_with_every_detector(detector: str) -> None:
+    settings = {"detector": {"name": detector}, "weights": "w.pt", "boxes": "boxes.csv"}
     assert str(ObjectsConfig.model_validate(settings).boxes) == "boxes.csv"
 
 

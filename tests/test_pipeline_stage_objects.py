@@ -69,6 +69,18 @@ def test_the_key_changes_with_weights_and_reader_and_not_with_the_window() -> No
     assert make_objects_stage(window_seconds=4.0).key in keys
 
 
+def test_a_detector_at_given_boxes_has_a_key_of_its_own() -> None:
+    found, given = make_objects_stage(), make_objects_stage(boxes="b.csv")
+    assert given.settings == {**found.settings, "boxes": "given"}
+
+
+def test_given_boxes_reach_the_detector() -> None:
+    detector = {"name": "faster_rcnn", "builder": "fasterrcnn_mobilenet_v3_large_320_fpn"}
+    config = {"detector": detector, "weights": "random", "weights_seed": 0}
+    assert make_objects_stage(**config, boxes="b.csv").create("cpu").needs_boxes
+    assert not make_objects_stage(**config).create("cpu").needs_boxes
+
+
 def test_an_unknown_detector_names_its_section() -> None:
     with pytest.raises(ConfigError, match=r"^stages\.objects\.detector: got frame extractor 'x'"):
         _ = make_objects_stage(detector={"name": "x"}).key

@@ -1,0 +1,166 @@
+"""What the detectors share: which boxes are kept, which frames run together, how rows are made."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors.base import (
+    FrameExtractor,
+    GivenBoxes,
+    check_frames,
+    object_outputs,
+    pack_objects,
+)
+from extractors.inference import float32_inference, to_array
+
+Frame = NDArray[np.uint8]
+
+FEATURES = ("roi_max", "box_head")
+MAX_ASPECT = 64  # a longer strip would be resized to no height, or to gigabytes of width
+MIN_LIMIT_PX = MAX_ASPECT  # so that the shorter side keeps a pixel
+
+
+class ObjectExtractor(FrameExtractor):
+    """A frame extractor whose subclass finds or describes the objects of frames of one size.
+
+    Args:
+        top_k: K, objects kept per frame.
+        channels: C1 of the features.
+        dtype: of the stored features.
+        given: whether boxes are given with the frames instead of being found.
+    """
+
+    def __init__(self, *, top_k: int, channels: int, dtype: str, given: bool) -> None:
+        self.top_k = top_k
+        self.needs_boxes = given
+        self.outputs = object_outputs(top_k, channels, dtype)
+        self._dtype = dtype
+
+    @abstractmethod
+    def _objects(
+        self, frames: Sequence[Frame], given: Sequence[GivenBoxes] | None
+    ) -> list[tuple[GivenBoxes, Tensor]]:
+        """The top K objects of each frame and their features (n, C1).
+
+        Args:
+            frames: of one size.
+            given: at most K checked boxes of each frame, if the extractor takes them.
+        """
+
+    def __call__(
+        self, frames: Sequence[Frame], boxes: Sequence[GivenBoxes] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        check_frames(frames, boxes, needs_boxes=self.needs_boxes)
+        for index, frame in enumerate(frames):
+            check_aspect(frame, label=f"frame {index}")
+        given = boxes and [
+            select_boxes(of_frame, frame, self.top_k, label=f"frame {index}")
+            for index, (frame, of_frame) in enumerate(zip(frames, boxes, strict=True))
+        ]
+        rows: dict[int, dict[str, NDArray[Any]]] = {}
+        with float32_inference():
+            for group in same_size(frames):
+                chosen = [given[i] for i in group] if given is not None else None
+                found = self._objects([frames[i] for i in group], chosen)
+                for index, (objects, features) in zip(group, found, strict=True):
+                    values = to_array(features, self._dtype)
+                    rows[index] = pack_objects(values, objects, frames[index], self.top_k)
+        ordered = [rows[index] for index in range(len(frames))]
+        return {name: np.stack([row[name] for row in ordered]) for name in self.outputs}
+
+
+def same_size(frames: Sequence[Frame]) -> list[list[int]]:
+    """Positions of the frames, grouped by frame size."""
+    of_size: dict[tuple[int, ...], list[int]] = {}
+    for index, frame in enumerate(frames):
+        of_size.setdefault(tuple(frame.shape), []).append(index)
+    return list(of_size.values())
+
+
+def check_aspect(frame: Frame, *, label: str) -> None:
+    """Raise ValueError for a strip of a frame."""
+    height_px, width_px = frame.shape[:2]
+    if max(height_px, width_px) > MAX_ASPECT * min(height_px, width_px):
+        raise ValueError(
+            f"got {label} of {width_px}×{height_px} px, expected a longer side of at most "
+            f"{MAX_ASPECT} times the shorter"
+        )
+
+
+def select_boxes(given: GivenBoxes, frame: Frame, top_k: int, *, label: str) -> GivenBoxes:
+    """The best `top_k` boxes by score (earlier first where equal), clipped to the frame.
+
+    Args:
+        given: boxes in pixels of `frame`.
+        frame: (H, W, 3), for its size.
+        top_k: K.
+        label: names the frame in errors.
+
+    Raises:
+        ValueError: if a box or score is not finite, inverted or without area, or lies outside the
+            frame.
+    """
+    height_px, width_px = frame.shape[:2]
+    boxes = given.boxes_xyxy_px.astype(np.float32)
+    clipped = clip_to_frame(boxes, frame)
+    for problem, bad in (
+        ("not finite", ~(np.isfinite(boxes).all(axis=1) & np.isfinite(given.scores))),
+        ("inverted or empty", (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)),
+        (
+            f"outside the {width_px}×{height_px} frame",
+            (clipped[:, 2:] <= clipped[:, :2]).any(axis=1),
+        ),
+    ):
+        if bad.any():
+            index = int(np.flatnonzero(bad)[0])
+            raise ValueError(
+                f"got box {index} of {label} {boxes[index].tolist()} with score "
+                f"{float(given.scores[index])}, which is {problem}; expected finite "
+                "left < right and top < bottom in native-frame pixels"
+            )
+    return best(GivenBoxes(clipped, given.scores, given.classes), top_k)
+
+
+def best(objects: GivenBoxes, top_k: int) -> GivenBoxes:
+    """The `top_k` objects with the highest scores, best first, earlier first where equal."""
+    order = np.argsort(-objects.scores, kind="stable")[:top_k]
+    return GivenBoxes(objects.boxes_xyxy_px[order], objects.scores[order], objects.classes[order])
+
+
+def clip_to_frame(boxes_xyxy_px: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
+    """Boxes (n, 4) cut at the edges of a frame (H, W, 3)."""
+    height_px, width_px = frame.shape[:2]
+    limits = np.array([width_px, height_px, width_px, height_px], dtype=np.float32)
+    return np.clip(boxes_xyxy_px, 0, limits)
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError unless an option is one of the words allowed."""
+    if value not in allowed:
+        raise ValueError(f"got {name} {value!r}, expected one of {', '.join(allowed)}")
+
+
+def check_detector_numbers(
+    score_threshold: float | None,
+    nms_threshold: float | None,
+    min_size_px: int | None,
+    max_size_px: int | None,
+) -> None:
+    """Raise ValueError unless thresholds and frame limits make sense; None is the default."""
+    if not all(t is None or 0 <= t <= 1 for t in (score_threshold, nms_threshold)):
+        raise ValueError(
+            f"got score_threshold={score_threshold}, nms_threshold={nms_threshold}, "
+            "expected numbers from 0 to 1"
+        )
+    for name, value, least in (
+        ("min_size_px", min_size_px, 1),
+        ("max_size_px", max_size_px, MIN_LIMIT_PX),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"got {name}={value}, expected {least} or more")
