@@ -1,4 +1,4 @@
-"""Opening videos: the right reader for a file or a frame folder, and refusing what is cut off."""
+"""Opening videos: the right reader for a file or for frames, and refusing what is cut off."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ _DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "pyav": {"av": ("av",)},
     "decord": {"decord": ("decord2", "decord"), "av": ("av",)},
     "frames": {"pillow": ("pillow",)},
+    "flow": {"pillow": ("pillow",)},
 }
 
 
@@ -74,24 +75,27 @@ def check_complete(reader: VideoReader) -> None:
 def open_video(
     path: str | Path,
     *,
-    kind: Literal["file", "frames"] = "file",
+    kind: Literal["file", "frames", "tar", "flow"] = "file",
     reader: Literal["pyav", "decord"] = "pyav",
     frame_rate_fps: float | None = None,
+    stride: int = 1,
     frame_pattern: str | None = None,
     check_complete: bool = True,
     expected_stamp: FileStamp | None = None,
     num_threads: int = 0,
 ) -> VideoReader:
-    """Open a video file or a folder of numbered frames.
+    """Open a video file, or the numbered frames of a folder or tar.
 
     Args:
-        path: file (`kind="file"`) or folder (`kind="frames"`).
-        kind: what the path is.
-        reader: "pyav", exact by construction and quick to open; or "decord", for the files on
-            which a trial decode proves it exact, PyAV for all others.
-        frame_rate_fps: rate at which a folder's frames were written; folders only.
-        frame_pattern: file names of a folder, such as "frame_{number:010d}.jpg"; None finds
-            the numbering by itself.
+        path: what `kind` says.
+        kind: "file", "frames" (a folder of RGB frames), "tar" (a tar of them, read in place) or
+            "flow" (a folder or tar of optical flow, whose frames have two channels).
+        reader: of files: "pyav", exact by construction and quick to open; or "decord", for those
+            on which a trial decode proves it exact, PyAV for all others.
+        frame_rate_fps: rate at which RGB frames were written; needed for all but files.
+        stride: how many RGB frames there are to one of flow: 2 for EPIC's two-digit videos.
+        frame_pattern: names of frames, such as "frame_{number:010d}.jpg", or for flow
+            "{component}/frame_{number:010d}.jpg"; None finds the numbering by itself.
         check_complete: refuse a file that ends before its declared duration.
         expected_stamp: what `file_stamp` gave when the video was identified; None does not ask.
         num_threads: decoder threads; 0 leaves the number to the decoder.
@@ -104,20 +108,17 @@ def open_video(
     """
     if expected_stamp is not None:
         check_unchanged(Path(path), expected_stamp)
-    if kind == "frames":
-        from extractors.frames_folder import FramesFolder
-
-        if frame_rate_fps is None:
-            raise ValueError(f"{path}: a folder of frames needs frame_rate_fps, such as 60")
-        return FramesFolder(path, frame_rate_fps=frame_rate_fps, frame_pattern=frame_pattern)
+    path = Path(path)
+    if kind in ("frames", "tar", "flow"):
+        return _open_frames(path, kind, frame_rate_fps, stride, frame_pattern)
     if kind != "file":
-        raise ValueError(f'got kind "{kind}", expected "file" or "frames"')
-    if frame_rate_fps is not None or frame_pattern is not None:
+        raise ValueError(f'got kind "{kind}", expected "file", "frames", "tar" or "flow"')
+    if frame_rate_fps is not None or frame_pattern is not None or stride != 1:
         raise ValueError(
-            f'{path}: frame_rate_fps and frame_pattern are for kind="frames"; '
-            "a file carries its own frame times"
+            f"{path}: frame_rate_fps, stride and frame_pattern are for frames; a file carries its "
+            "own frame times"
         )
-    opened = _open_file(Path(path), reader, num_threads)
+    opened = _open_file(path, reader, num_threads)
     return _complete_or_closed(opened) if check_complete else opened
 
 
@@ -125,7 +126,8 @@ def reader_identity(reader: str) -> dict[str, str]:
     """What would decide the pixels of a video, for cache keys; opens nothing.
 
     Args:
-        reader: "pyav" or "decord" as for `open_video`, or "frames" for folders.
+        reader: "pyav" or "decord" as for `open_video`, "frames" for those of a folder or tar, or
+            "flow".
 
     Returns:
         The reader, the policy version, and the version of each library, "none" if absent.
@@ -134,6 +136,30 @@ def reader_identity(reader: str) -> dict[str, str]:
         raise ValueError(f'got reader "{reader}", expected one of {sorted(_DISTRIBUTIONS)}')
     versions = {name: _installed(names) for name, names in _DISTRIBUTIONS[reader].items()}
     return {"reader": reader, "policy": READER_POLICY, **versions}
+
+
+def _open_frames(
+    path: Path,
+    kind: Literal["frames", "tar", "flow"],
+    frame_rate_fps: float | None,
+    stride: int,
+    frame_pattern: str | None,
+) -> VideoReader:
+    from extractors.frames_reader import FlowReader, FramesReader
+
+    if frame_rate_fps is None:
+        raise ValueError(f"{path}: frames need frame_rate_fps, such as 60")
+    if kind == "flow":
+        return FlowReader(
+            path,
+            kind="frames" if path.is_dir() else "tar",
+            frame_rate_fps=frame_rate_fps,
+            stride=stride,
+            frame_pattern=frame_pattern,
+        )
+    if stride != 1:
+        raise ValueError(f"{path}: got stride {stride}, which is for flow; RGB frames have none")
+    return FramesReader(path, kind=kind, frame_rate_fps=frame_rate_fps, frame_pattern=frame_pattern)
 
 
 def _open_file(path: Path, reader: str, num_threads: int) -> VideoReader:

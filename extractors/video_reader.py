@@ -2,7 +2,7 @@
 
 A reader promises that frame `i` is the `i`-th frame of a decode from the start to the end of
 the same file, whatever was read before it. How each adapter keeps that promise is told in
-`pyav_reader`, `decord_reader` and `frames_folder`.
+`pyav_reader`, `decord_reader` and `frames_reader`.
 
     VideoError (ValueError)
     ├── UnreadableVideo     nothing can be decoded: missing, not a video, no picture in it
@@ -72,7 +72,7 @@ class VideoReader(ABC):
 
     Attributes:
         path: the file or folder.
-        reader_name: which adapter decodes: "pyav", "decord" or "frames".
+        reader_name: which adapter decodes: "pyav", "decord", "frames" or "flow".
         width_px, height_px: size of the frames as displayed, after rotation.
         timestamps_seconds: (N,) float64, read-only; the first is 0, strictly increasing.
         duration_seconds: end of the last frame.

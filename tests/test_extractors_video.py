@@ -125,12 +125,15 @@ def test_folders_open_too(tmp_path: Path) -> None:
         Image.new("RGB", (8, 6)).save(tmp_path / f"frame_{number:010d}.jpg")
     with open_video(tmp_path, kind="frames", frame_rate_fps=60) as reader:
         assert (reader.reader_name, reader.num_frames) == ("frames", 3)
-    with pytest.raises(ValueError, match="needs frame_rate_fps"):
+    with pytest.raises(ValueError, match="frames need frame_rate_fps"):
         open_video(tmp_path, kind="frames")
-    with pytest.raises(ValueError, match='for kind="frames"'):
-        open_video(tmp_path / "a.mp4", frame_rate_fps=60)
-    with pytest.raises(ValueError, match='got kind "tar"'):
-        open_video(tmp_path, kind="tar")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="stride 2, which is for flow"):
+        open_video(tmp_path, kind="frames", frame_rate_fps=60, stride=2)
+    for given in ({"frame_rate_fps": 60}, {"stride": 2}, {"frame_pattern": "{number}.jpg"}):
+        with pytest.raises(ValueError, match="are for frames; a file carries its own"):
+            open_video(tmp_path / "a.mp4", **given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='got kind "zip"'):
+        open_video(tmp_path, kind="zip")  # type: ignore[arg-type]
 
 
 def test_identity_names_every_library_that_decodes() -> None:
@@ -142,6 +145,7 @@ def test_identity_names_every_library_that_decodes() -> None:
     }
     assert reader_identity("pyav").keys() == {"reader", "policy", "av"}
     assert reader_identity("frames")["pillow"] == version("pillow")
+    assert reader_identity("flow") == reader_identity("frames") | {"reader": "flow"}
     with pytest.raises(ValueError, match='got reader "opencv"'):
         reader_identity("opencv")
 

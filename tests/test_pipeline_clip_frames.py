@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors.frames_folder import FramesFolder
+from extractors.frames_reader import FramesReader
 from extractors.video import VideoReader
 from pipeline.clips import clip_times_us, grid_times_us
 from pipeline.videos import epic_rate_fps
@@ -82,12 +82,12 @@ def test_times_beyond_the_end_take_the_last_frame() -> None:
     assert outside == [True, True, False, False, False, False, True, True]
 
 
-def epic_folder(folder: Path, video_id: str, num_frames: int) -> FramesFolder:
+def epic_folder(folder: Path, video_id: str, num_frames: int) -> FramesReader:
     from PIL import Image
 
     for number in range(1, num_frames + 1):
         Image.new("RGB", (8, 4)).save(folder / f"frame_{number:010d}.jpg")
-    return FramesFolder(folder, frame_rate_fps=epic_rate_fps(video_id))
+    return FramesReader(folder, frame_rate_fps=epic_rate_fps(video_id))
 
 
 @pytest.mark.parametrize(

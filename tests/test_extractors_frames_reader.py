@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from extractors.frames_folder import FramesFolder, epic_frame_number
+from extractors.frames_reader import FramesReader, epic_frame_number
 from extractors.video import FrameDecodeError, UnreadableVideo, check_complete, open_video
 
 
@@ -42,7 +42,7 @@ def test_frame_numbers_of_the_annotations(seconds: float, rate_fps: float, numbe
 
 def test_times_of_frames(tmp_path: Path) -> None:
     write_frames(tmp_path, [1, 2, 3, 4])
-    with FramesFolder(tmp_path, frame_rate_fps=50) as folder:
+    with FramesReader(tmp_path, frame_rate_fps=50) as folder:
         assert folder.timestamps_seconds.tolist() == [0.0, 2 / 50, 3 / 50, 4 / 50]
         assert folder.duration_seconds == 5 / 50
         assert (folder.width_px, folder.height_px, folder.num_frames) == (8, 6, 4)
@@ -52,7 +52,7 @@ def test_times_of_frames(tmp_path: Path) -> None:
 
 def test_index_at_is_the_frame_number_less_one(tmp_path: Path) -> None:
     write_frames(tmp_path, list(range(1, 21)))
-    with FramesFolder(tmp_path, frame_rate_fps=60) as folder:
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
         times = np.linspace(0, 0.34, 997)
         expected = [epic_frame_number(time, 60) - 1 for time in times]
         assert folder.index_at(times)[0].tolist() == expected
@@ -78,16 +78,16 @@ def test_one_numbering_out_of_two(tmp_path: Path) -> None:
     write_frames(tmp_path, [1, 2], "u_{number:04d}.jpg")
     write_frames(tmp_path, [1, 2, 3], "v_{number:04d}.jpg")
     with pytest.raises(UnreadableVideo, match=r"more than one numbering \(u_.*, v_"):
-        FramesFolder(tmp_path, frame_rate_fps=60)
-    with FramesFolder(tmp_path, frame_rate_fps=60, frame_pattern="v_{number:04d}.jpg") as folder:
+        FramesReader(tmp_path, frame_rate_fps=60)
+    with FramesReader(tmp_path, frame_rate_fps=60, frame_pattern="v_{number:04d}.jpg") as folder:
         assert folder.num_frames == 3
     with pytest.raises(UnreadableVideo, match=r"no file named like w_0001\.jpg"):
-        FramesFolder(tmp_path, frame_rate_fps=60, frame_pattern="w_{number:04d}.jpg")
+        FramesReader(tmp_path, frame_rate_fps=60, frame_pattern="w_{number:04d}.jpg")
 
 
 def test_braces_in_names_are_letters(tmp_path: Path) -> None:
     write_frames(tmp_path, [1, 2], "{{a}}_{number:03d}.jpg")
-    assert FramesFolder(tmp_path, frame_rate_fps=60).num_frames == 2
+    assert FramesReader(tmp_path, frame_rate_fps=60).num_frames == 2
 
 
 @pytest.mark.parametrize(
@@ -96,24 +96,24 @@ def test_braces_in_names_are_letters(tmp_path: Path) -> None:
 def test_a_missing_frame_is_named(tmp_path: Path, numbers: list[int], missing: str) -> None:
     write_frames(tmp_path, numbers)
     with pytest.raises(UnreadableVideo, match=f"frame_{missing}.jpg is missing"):
-        FramesFolder(tmp_path, frame_rate_fps=60)
+        FramesReader(tmp_path, frame_rate_fps=60)
 
 
 def test_what_is_no_folder_of_frames(tmp_path: Path) -> None:
     with pytest.raises(UnreadableVideo, match="no such folder"):
-        FramesFolder(tmp_path / "missing", frame_rate_fps=60)
+        FramesReader(tmp_path / "missing", frame_rate_fps=60)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UnreadableVideo, match="no numbered image"):
-        FramesFolder(tmp_path / "empty", frame_rate_fps=60)
+        FramesReader(tmp_path / "empty", frame_rate_fps=60)
     (tmp_path / "file.mp4").touch()
     with pytest.raises(UnreadableVideo, match='kind="file"'):
-        FramesFolder(tmp_path / "file.mp4", frame_rate_fps=60)
+        FramesReader(tmp_path / "file.mp4", frame_rate_fps=60)
 
 
 def test_a_broken_frame_is_named(tmp_path: Path) -> None:
     write_frames(tmp_path, [1, 2, 3])
     whole = (tmp_path / "frame_0000000002.jpg").read_bytes()
-    with FramesFolder(tmp_path, frame_rate_fps=60) as folder:
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
         for broken in (b"", b"text", whole[: len(whole) // 2]):
             (tmp_path / "frame_0000000002.jpg").write_bytes(broken)
             with pytest.raises(FrameDecodeError, match=r"frame_0000000002\.jpg") as caught:
@@ -121,14 +121,14 @@ def test_a_broken_frame_is_named(tmp_path: Path) -> None:
             assert caught.value.frame == 1
     (tmp_path / "frame_0000000001.jpg").write_bytes(b"text")
     with pytest.raises(FrameDecodeError, match=r"frame_0000000001\.jpg"):
-        FramesFolder(tmp_path, frame_rate_fps=60)
+        FramesReader(tmp_path, frame_rate_fps=60)
 
 
 def test_a_frame_of_another_size_is_named(tmp_path: Path) -> None:
     write_frames(tmp_path, [1, 2])
     Image.new("RGB", (9, 6)).save(tmp_path / "frame_0000000002.jpg")
     with (
-        FramesFolder(tmp_path, frame_rate_fps=60) as folder,
+        FramesReader(tmp_path, frame_rate_fps=60) as folder,
         pytest.raises(FrameDecodeError, match=r"frame 1 of shape \(6, 9, 3\)"),
     ):
         list(folder.frames([0, 1]))
@@ -136,7 +136,7 @@ def test_a_frame_of_another_size_is_named(tmp_path: Path) -> None:
 
 def test_grey_pictures_become_rgb(tmp_path: Path) -> None:
     Image.new("L", (8, 6), 77).save(tmp_path / "flow_1.png")
-    with FramesFolder(tmp_path, frame_rate_fps=60) as folder:
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
         ((_, frame),) = folder.frames([0])
         assert (frame == 77).all()
         assert frame.shape == (6, 8, 3)
@@ -145,7 +145,7 @@ def test_grey_pictures_become_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [0, -60, math.nan, math.inf])
 def test_a_rate_must_be_one(tmp_path: Path, rate: float) -> None:
     with pytest.raises(ValueError, match="frame_rate_fps"):
-        FramesFolder(tmp_path, frame_rate_fps=rate)
+        FramesReader(tmp_path, frame_rate_fps=rate)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_rate_must_be_one(tmp_path: Path, rate: float) -> None:
 )
 def test_a_pattern_must_have_a_number(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(ValueError, match="got frame_pattern"):
-        FramesFolder(tmp_path, frame_rate_fps=60, frame_pattern=pattern)
+        FramesReader(tmp_path, frame_rate_fps=60, frame_pattern=pattern)
 
 
 def annotated(file: Path) -> list[tuple[float, float, int]]:
