@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -45,7 +45,12 @@ class ClipNetwork(ClipExtractor):
 
     Raises:
         ValueError: if a setting is out of range, or the file does not fit the options.
+
+    Attributes:
+        replaceable: the classifier's submodules, which a checkpoint may lack or have otherwise.
     """
+
+    replaceable: ClassVar[tuple[str, ...]] = ("fc",)
 
     def __init__(
         self,
@@ -62,7 +67,12 @@ class ClipNetwork(ClipExtractor):
             raise ValueError(f"got {frames} frames of {size_px} px, expected 1 or more of each")
         check_dtype(dtype)
         self.device = resolve_device(device)
-        network = create_network(lambda: self.build(options, None), weights=weights, seed=seed)
+        network = create_network(
+            lambda: self.build(options, None),
+            weights=weights,
+            seed=seed,
+            replaceable=self.replaceable,
+        )
         self.network = network.to(self.device).eval()
         self.frames = frames
         self.size_px = size_px

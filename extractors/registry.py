@@ -53,6 +53,7 @@ class Registry:
 
 
 CLIP_EXTRACTORS = Registry("clip extractor")
+CLIP_EXTRACTORS.register("i3d", "extractors.i3d:I3DExtractor")
 CLIP_EXTRACTORS.register("resnet3d", "extractors.resnet3d:ResNet3DExtractor")
 
 FRAME_EXTRACTORS = Registry("frame extractor")

@@ -57,6 +57,7 @@ def create_clip_network(
             lambda: extractor.build(options, num_classes),
             weights=settings.checkpoint,
             seed=settings.weights_seed,
+            replaceable=extractor.replaceable,
         )
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"finetune.{name}, stages.{name}.network: {error}") from error
