@@ -87,6 +87,12 @@ def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
 )
 @click.option("--retry-failed", is_flag=True, help="Try rows again that failed before.")
 @click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
+@click.option(
+    "--report",
+    "report_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what was done, what failed and where the time went as JSON.",
+)
 @quiet_option
 def run(
     config: Path,
@@ -94,6 +100,7 @@ def run(
     stages: tuple[str, ...],
     retry_failed: bool,
     rehash: bool,
+    report_path: Path | None,
     quiet: bool,
 ) -> None:
     """Make every row that is missing. Ctrl-C loses nothing that is finished.
@@ -110,6 +117,7 @@ def run(
             retry_failed=retry_failed,
             rehash=rehash,
             quiet=quiet,
+            report_path=report_path,
         )
     if report.interrupted:
         sys.exit(EXIT_INTERRUPTED)

@@ -28,7 +28,8 @@ from pipeline.experiment import Experiment, resolve
 from pipeline.finetune import FinetuneEpoch
 from pipeline.heads_on_store import Evaluated, evaluate_run, train_run
 from pipeline.plan import plan_all, without_absent
-from pipeline.run import RunReport, run_experiment
+from pipeline.run import run_experiment
+from pipeline.run_report import RunReport, write_report
 from pipeline.runs import default_run_folder, open_run_folder
 from pipeline.stage_one import Network, default_finetune_folder, run_finetune
 from stores.registry import open_store
@@ -63,14 +64,19 @@ def run_stages(
     retry_failed: bool,
     rehash: bool,
     quiet: bool,
+    report_path: Path | None = None,
 ) -> RunReport:
-    """Bring stages up to date, with progress and a summary."""
+    """Bring stages up to date, with progress and a summary, and a report for programs."""
+    if report_path is not None and not report_path.parent.is_dir():
+        raise FileNotFoundError(f"{report_path.parent}: no such folder for the report; make it")
     experiment = resolve(config, rehash=rehash)
     with _stop_on_signals() as stop, ProgressReporter(console, quiet=quiet) as reporter:
         report = run_experiment(
             experiment, stages=stages, retry_failed=retry_failed, reporter=reporter, stop=stop
         )
     print_run(console, report, quiet=quiet)
+    if report_path is not None:
+        write_report(report, report_path)
     _print_boxless(experiment, console)
     return report
 

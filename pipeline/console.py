@@ -27,11 +27,14 @@ from rich.text import Text
 if TYPE_CHECKING:  # they load torch, which looking at a store does not need
     from pipeline.experiment import MissingVideo
     from pipeline.plan import StagePlan
-    from pipeline.run import RunReport
+    from pipeline.run_report import RunReport
 
 __all__ = ["ProgressReporter", "format_nbytes", "plan_table", "print_missing", "print_run", "table"]
 
 MAX_FAILURES_SHOWN = 20
+# From here on waiting for frames is worth a line.
+WAITING_SHARE_TO_TELL = 0.2
+LEAST_SECONDS_TO_TELL = 10.0
 
 
 class _Rate(ProgressColumn):
@@ -122,6 +125,7 @@ def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
     """The summary of a run, and what went wrong."""
     if not quiet:
         console.print(_run_table(report))
+        _print_timings(console, report)
     for missing in report.missing_videos:
         console.print(
             f"missing video: {missing.reason} ({missing.count:,} {missing.unit})", style="red"
@@ -161,6 +165,33 @@ def _run_table(report: RunReport) -> Table:
     numbers = ("present", "made", "failed", "skipped", "written", "seconds", "rate")
     columns = {"stage": "left", "key": "left", **dict.fromkeys(numbers, "right")}
     return table("Run", columns, rows)
+
+
+def _print_timings(console: Console, report: RunReport) -> None:
+    """Where the time went, and what would help."""
+    ran = [stage for stage in report.stages if stage.made]
+    if not ran:
+        return
+    rows = [
+        (stage.stage, *(f"{seconds:,.1f}" for seconds in stage.timings.as_dict().values()))
+        for stage in ran
+    ]
+    names = [name.removesuffix("_seconds") for name in ran[0].timings.as_dict()]
+    columns = {"stage": "left", **dict.fromkeys(names, "right")}
+    console.print(table("Seconds spent, all processes together", columns, rows))
+    wall = max(stage.seconds for stage in ran)
+    waiting = sum(stage.timings.waiting_seconds for stage in ran)
+    if waiting > WAITING_SHARE_TO_TELL * wall and wall > LEAST_SECONDS_TO_TELL:
+        console.print(
+            f"the networks waited {waiting / wall:.0%} of the time for decoded frames: a larger "
+            "engine.decode_processes or a faster disk would help"
+        )
+    for stage in ran:
+        if stage.batch_size is not None and stage.batch_size < stage.batch_size_wanted:
+            console.print(
+                f"stage {stage.stage} ran out of memory and went on with batches of "
+                f"{stage.batch_size}; set stages.{stage.stage}.batch_size"
+            )
 
 
 def _rate(rows_per_second: float) -> str:

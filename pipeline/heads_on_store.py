@@ -21,7 +21,7 @@ from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RowsMissing, RunFolderError
 from pipeline.experiment import Experiment
-from pipeline.plan import open_generation
+from pipeline.generations import open_generation
 from pipeline.runs import start_run_folder
 from pipeline.segments import Segment
 from stores.base import FeatureStore

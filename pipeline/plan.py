@@ -7,23 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from extractors.base import ClipExtractor, FrameExtractor, OutputSpec
-from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment, MissingVideo
+from pipeline.generations import create_network, open_generation, row_specs
 from pipeline.rows import DerivedRow, VideoRow
-from pipeline.stages import STAGE_NAMES, Stage, VideoStage
+from pipeline.stages import STAGE_NAMES, Stage
 from pipeline.work import VideoWork
-from stores.base import ArraySpec, Failure, FeatureStore, MissingGenerationError, Store
+from stores.base import ArraySpec, Failure, FeatureStore, Store
 
 __all__ = [
     "StagePlan",
-    "create",
     "group_by_video",
-    "open_generation",
     "plan_aligned",
     "plan_all",
     "plan_videos",
-    "row_specs",
     "without_absent",
 ]
 
@@ -93,7 +89,10 @@ def plan_videos(
         if name in stages:
             rows = stage.rows(experiment.clips, experiment.identities)
             generation = open_generation(store, stage)
-            specs = generation.specs if generation else row_specs(create(stage, "cpu").outputs)
+            if generation is not None:
+                specs = generation.specs
+            else:
+                specs = row_specs(create_network(stage, "cpu").outputs)
             plans[name] = _plan(stage, rows, generation, specs, retry_failed)
     return plans
 
@@ -112,33 +111,6 @@ def plan_all(experiment: Experiment, store: Store | None) -> list[StagePlan[Any]
     plans = plan_videos(experiment, store, STAGE_NAMES, retry_failed=False)
     specs = {name: plan.specs for name, plan in plans.items()}
     return [*plans.values(), plan_aligned(experiment, store, specs)]
-
-
-def create(stage: VideoStage, device: str) -> ClipExtractor | FrameExtractor:
-    """Build a stage's network.
-
-    Raises:
-        ConfigError: its weights do not fit or cannot be read; names the stage's section.
-    """
-    try:
-        return stage.create(device)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"stages.{stage.name}: {error}") from error
-
-
-def row_specs(outputs: Mapping[str, OutputSpec]) -> dict[str, ArraySpec]:
-    """An extractor's outputs as what a store keeps."""
-    return {name: ArraySpec(**vars(spec)) for name, spec in outputs.items()}
-
-
-def open_generation(store: Store | None, stage: Stage) -> FeatureStore | None:
-    """The generation that holds a stage's rows, or None if there is none yet."""
-    if store is None:
-        return None
-    try:
-        return store.generation(stage.name, stage.key)
-    except MissingGenerationError:
-        return None
 
 
 def _plan(

@@ -28,7 +28,8 @@ from extractors.clip_network import ClipNetwork
 from extractors.given_boxes import GivenBoxesExtractor
 from pipeline.errors import AnnotationError
 from pipeline.experiment import resolve
-from pipeline.run import RunReport, run_experiment
+from pipeline.run import run_experiment
+from pipeline.run_report import RunReport
 from pipeline.stages import STAGE_NAMES
 from stores.registry import open_store
 

@@ -1,0 +1,68 @@
+"""Where stages meet the store and their networks: generations, and what their rows are from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from extractors.base import ClipExtractor, FrameExtractor, OutputSpec
+from pipeline.config_file import dump_config
+from pipeline.errors import ConfigError
+from pipeline.experiment import Experiment
+from pipeline.stages import Stage, VideoStage
+from stores.base import ArraySpec, FeatureStore, MissingGenerationError, Store
+
+__all__ = ["create_generation", "create_network", "open_generation", "row_specs"]
+
+
+def create_network(stage: VideoStage, device: str) -> ClipExtractor | FrameExtractor:
+    """Build a stage's network.
+
+    Raises:
+        ConfigError: its weights do not fit or cannot be read; names the stage's section.
+    """
+    try:
+        return stage.create(device)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"stages.{stage.name}: {error}") from error
+
+
+def row_specs(outputs: Mapping[str, OutputSpec]) -> dict[str, ArraySpec]:
+    """An extractor's outputs as what a store keeps."""
+    return {name: ArraySpec(**vars(spec)) for name, spec in outputs.items()}
+
+
+def open_generation(store: Store | None, stage: Stage) -> FeatureStore | None:
+    """The generation that holds a stage's rows, or None if there is none yet."""
+    if store is None:
+        return None
+    try:
+        return store.generation(stage.name, stage.key)
+    except MissingGenerationError:
+        return None
+
+
+def create_generation(
+    experiment: Experiment,
+    store: Store,
+    stage: Stage,
+    specs: Mapping[str, ArraySpec],
+) -> FeatureStore:
+    """The generation for a stage's rows; made if there is none under its key."""
+    provenance = _provenance(experiment, stage)
+    shard_mib, compression = experiment.config.store.of_stage(stage.name)
+    return store.generation(stage.name, stage.key, specs, provenance, shard_mib, compression)
+
+
+def _provenance(experiment: Experiment, stage: Stage) -> dict[str, Any]:
+    """Where rows come from, in plain words: first what is in the key, then what is not."""
+    return {
+        "settings": stage.settings,
+        "not_in_key": {
+            "experiment": experiment.config.name,
+            "device": experiment.config.device,
+            "versions": {name: version(name) for name in ("symbio", "torch", "torchvision")},
+            "config": dump_config(experiment.config),
+        },
+    }

@@ -1,0 +1,120 @@
+"""What a run did: for people as tables (`console`), for programs as JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline.experiment import MissingVideo
+from pipeline.plan import StagePlan
+from pipeline.timings import Timings
+from stores.base import Failure
+
+__all__ = ["Reporter", "RunReport", "StageReport", "stage_report", "write_report"]
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes on."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins, with so many rows to make."""
+
+    def advance(self, stage: str, rows: int) -> None:
+        """So many more rows are computed, or failed."""
+
+
+@dataclass
+class StageReport:
+    """What became of one stage in a run.
+
+    ``skipped``: derived rows that wait for upstream rows that are not there. ``batch_size``: of
+    stages with a network that ran; less than wanted if memory ran out.
+    """
+
+    stage: str
+    key: str
+    wanted: int
+    present: int
+    made: int = 0
+    nbytes: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    failed_before: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    timings: Timings = field(default_factory=Timings)
+    batch_size: int | None = None
+    batch_size_wanted: int = 0
+
+
+@dataclass
+class RunReport:
+    """What a run did. ``complete`` means every wanted row of the stages asked for is stored."""
+
+    stages: list[StageReport]
+    missing_videos: Sequence[MissingVideo]
+    interrupted: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do or to mend."""
+        troubled = any(s.failures or s.failed_before or s.skipped for s in self.stages)
+        return not (self.interrupted or self.missing_videos or troubled)
+
+
+def stage_report(plan: StagePlan[Any]) -> StageReport:
+    """A report with nothing done yet."""
+    return StageReport(
+        stage=plan.stage.name,
+        key=plan.stage.key,
+        wanted=plan.wanted,
+        present=plan.present,
+        failed_before=plan.failed,
+    )
+
+
+def write_report(report: RunReport, path: Path) -> None:
+    """Write a report as JSON. Seconds, bytes and rows; see docs/config.md for the fields."""
+    path.write_text(json.dumps(_as_json(report), indent=2) + "\n", encoding="utf-8")
+
+
+def _as_json(report: RunReport) -> dict[str, Any]:
+    return {
+        "symbio": version("symbio"),
+        "complete": report.complete,
+        "interrupted": report.interrupted,
+        **peak_memory(),
+        "missing_videos": [
+            {"video_id": m.video.video_id, "reason": m.reason, m.unit: m.count}
+            for m in report.missing_videos
+        ],
+        "stages": [_stage_as_json(stage) for stage in report.stages],
+    }
+
+
+def _stage_as_json(stage: StageReport) -> dict[str, Any]:
+    values = {name: value for name, value in vars(stage).items() if name not in _SPELT_OUT}
+    return {
+        **values,
+        "written_bytes": stage.nbytes,
+        "timings": stage.timings.as_dict(),
+        "failures": [asdict(failure) for failure in stage.failures],
+    }
+
+
+_SPELT_OUT = ("nbytes", "timings", "failures")
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory this process has held, and the most that its networks held on a GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {"peak_resident_bytes": peak, "peak_device_bytes": device}
