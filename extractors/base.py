@@ -164,7 +164,10 @@ class ClipExtractor(Extractor):
     channels: int = 3
 
     def launch(self, clips: Tensor) -> Pending:
-        """Start a batch as for `__call__`; `collect` of what is returned gives its arrays."""
+        """Start a batch as for `__call__`; `collect` of what is returned gives its arrays.
+
+        On CUDA this returns before the device is done. Errors in results are raised by `collect`.
+        """
         return _Finished(self(clips))
 
     @abstractmethod
@@ -172,10 +175,12 @@ class ClipExtractor(Extractor):
         """Extract a batch.
 
         Args:
-            clips: (B, T, H, W, 3) uint8 RGB, T = `frames`, H = W = `size_px`, on any device.
+            clips: (B, T, H, W, C) uint8, T = `frames`, H = W = `size_px`, on any device. Flow may
+                also be float32 pixels, clipped to the bound of flow images.
 
         Returns:
-            `map`: (B, T', H', W', C), the axes after B as in ``outputs["map"]``.
+            Those of `map` (B, T', H', W', C'), `pooled` (B, C') and `logits` (B, classes) that
+            `outputs` names.
 
         Raises:
             ValueError: if the clips have another shape or dtype.

@@ -19,7 +19,17 @@ from torch.nn.functional import interpolate
 # How `resize_frame` makes pixels, for cache keys; another word whenever it makes others.
 RESIZE = "bilinear antialiased uint8"
 
-__all__ = ["RESIZE", "center_crop", "normalize_clip", "random_scale_crop", "resize_frame"]
+# Flow beyond this many pixels is clipped, in the published flow images as in computed flow.
+FLOW_BOUND_PX = 20.0
+
+__all__ = [
+    "FLOW_BOUND_PX",
+    "RESIZE",
+    "center_crop",
+    "normalize_clip",
+    "random_scale_crop",
+    "resize_frame",
+]
 
 
 def resize_frame(frame: NDArray[np.uint8], size_px: int | tuple[int, int]) -> NDArray[np.uint8]:
@@ -48,29 +58,47 @@ def resize_frame(frame: NDArray[np.uint8], size_px: int | tuple[int, int]) -> ND
     return _resize(torch.from_numpy(pixels)[None], size)[0].numpy()
 
 
-def normalize_clip(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize_clip(
+    clips: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
     """Turn stored pixels into what a network takes, on the device where they are.
 
     Args:
-        clips: (B, T, H, W, 3) uint8.
-        mean: of each channel, for values scaled to 0…1.
+        clips: (B, T, H, W, C) uint8, C = 3 for RGB, 2 for flow; or, for flow only, float32 pixels
+            already clipped to ±`FLOW_BOUND_PX`, which stand for 0…1.
+        mean: of each of the C channels, for values scaled to 0…1.
         std: of each channel, for values scaled to 0…1.
+        memory_format: of the result; `torch.channels_last_3d` keeps the order of the pixels.
 
     Returns:
-        (B, 3, T, H, W) float32: (clips / 255 - mean) / std.
+        (B, C, T, H, W) float32: (clips / 255 - mean) / std.
+
+    Raises:
+        ValueError: for clips of another shape or dtype, or if `std` is not above 0.
     """
-    if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
+    channels = len(mean)
+    pixels = clips.dtype == torch.uint8 or (clips.dtype == torch.float32 and channels == 2)
+    if clips.ndim != 5 or clips.shape[-1] != channels or not pixels:
         raise ValueError(
-            f"got {clips.dtype} {tuple(clips.shape)}, expected uint8 clips (B, T, H, W, 3)"
+            f"got {clips.dtype} {tuple(clips.shape)}, expected uint8 clips "
+            f"(B, T, H, W, {channels}); float32 is for flow, with two channels"
         )
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"got mean {mean} and std {std}, expected three values, std above 0")
-    shape = (1, 3, 1, 1, 1)
-    offset = torch.tensor(mean, device=clips.device).view(shape)
-    scale = torch.tensor(std, device=clips.device).view(shape)
-    channels_first = clips.permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
-    values = channels_first.to(torch.float32, memory_format=torch.contiguous_format)
-    return values.div_(255).sub_(offset).div_(scale)
+    if channels not in (2, 3) or len(std) != channels or min(std) <= 0:
+        raise ValueError(
+            f"got mean {mean} and std {std}, expected three values each for RGB or two for flow, "
+            "std above 0"
+        )
+    steps, zero = (255.0, 0.0) if clips.dtype == torch.uint8 else (2 * FLOW_BOUND_PX, 0.5)
+    scale = _per_channel([1 / (steps * s) for s in std], clips.device)
+    offset = _per_channel([(zero - m) / s for m, s in zip(mean, std, strict=True)], clips.device)
+    channels_first = clips.permute(0, 4, 1, 2, 3)  # (B, C, T, H, W)
+    values = channels_first.to(torch.float32, memory_format=memory_format, copy=True)
+    # One pass over memory: on a GPU that is all that this costs.
+    return torch.addcmul(offset, values, scale, out=values)
 
 
 def random_scale_crop(
@@ -127,6 +155,14 @@ def center_crop(clip: Tensor, crop_px: int) -> Tensor:
         raise ValueError(f"got crop_px {crop_px}, expected 1 to {min(H, W)}; resize the clip first")
     top, left = (H - crop_px) // 2, (W - crop_px) // 2
     return clip[:, top : top + crop_px, left : left + crop_px].contiguous()
+
+
+def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    """(1, C, 1, 1, 1) on the device."""
+    column = torch.tensor(values).view(1, -1, 1, 1, 1)
+    if device.type != "cuda":
+        return column
+    return column.pin_memory().to(device, non_blocking=True)  # else it would wait for the device
 
 
 def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:

@@ -80,9 +80,40 @@ def test_normalize_keeps_places() -> None:
     assert clips.dtype == torch.uint8
 
 
+def test_normalize_agrees_with_the_formula_in_double_precision() -> None:
+    clips = torch.from_numpy(noise(2, 3, 16, 17, 3))
+    mean, std = torch.tensor([0.4345, 0.4051, 0.3775]), torch.tensor([0.2768, 0.2713, 0.2737])
+    exact = ((clips.double() / 255 - mean.double()) / std.double()).permute(0, 4, 1, 2, 3)
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        values = normalize_clip(clips, mean.tolist(), std.tolist(), memory_format=layout)
+        assert values.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(values.double(), exact, rtol=0, atol=5e-7)
+
+
+def test_normalize_flow_from_images_and_from_pixels() -> None:
+    half = (0.5, 0.5)
+    pixels = torch.tensor([-20.0, -5.0, 0.0, 20.0]).expand(1, 2, 3, 2, 4).transpose(3, 4)
+    before = pixels.clone()
+    values = normalize_clip(pixels, half, half)
+    assert values.shape == (1, 2, 2, 3, 4)
+    assert values[0, 1, 1, 2].tolist() == [-1.0, -0.25, 0.0, 1.0]
+    assert torch.equal(pixels, before)
+    # Images stand for v / 255 * 40 - 20 pixels.
+    images = torch.from_numpy(noise(1, 2, 6, 7, 2))
+    same = normalize_clip(images.float() / 255 * 40 - 20, half, half)
+    torch.testing.assert_close(normalize_clip(images, half, half), same, rtol=0, atol=1e-6)
+    skewed = ((0.25, 0.5), (0.5, 0.125))  # of 0…1: 15 / 40 is 0.375
+    assert normalize_clip(pixels, *skewed)[0, 0, 0, 0].tolist() == [-0.5, 0.25, 0.5, 1.5]
+    assert normalize_clip(pixels, *skewed)[0, 1, 0, 0].tolist() == [-4.0, -1.0, 0.0, 4.0]
+
+
 def test_normalize_refuses_other_input() -> None:
     with pytest.raises(ValueError, match="expected uint8 clips"):
         normalize_clip(torch.zeros(1, 2, 4, 5, 3), (0, 0, 0), (1, 1, 1))
+    with pytest.raises(ValueError, match=r"expected uint8 clips \(B, T, H, W, 2\)"):
+        normalize_clip(torch.zeros(1, 2, 4, 5, 3, dtype=torch.uint8), (0, 0), (1, 1))
+    with pytest.raises(ValueError, match="three values each for RGB or two for flow"):
+        normalize_clip(torch.zeros(1, 2, 4, 5, 3, dtype=torch.uint8), (0, 0, 0), (1, 1))
     with pytest.raises(ValueError, match="std above 0"):
         normalize_clip(torch.zeros(1, 2, 4, 5, 3, dtype=torch.uint8), (0, 0, 0), (1, 0, 1))
 
