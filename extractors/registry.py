@@ -54,6 +54,7 @@ class Registry:
 
 CLIP_EXTRACTORS = Registry("clip extractor")
 CLIP_EXTRACTORS.register("i3d", "extractors.i3d:I3DExtractor")
+CLIP_EXTRACTORS.register("r2plus1d", "extractors.r2plus1d:R2Plus1DExtractor")
 CLIP_EXTRACTORS.register("resnet3d", "extractors.resnet3d:ResNet3DExtractor")
 
 FRAME_EXTRACTORS = Registry("frame extractor")

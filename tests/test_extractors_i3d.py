@@ -71,6 +71,12 @@ def test_map_shape_rule(frames: int, size_px: int) -> None:
     assert network.map_shape(frames, size_px) == (*maps.shape[2:], 64)
 
 
+def test_the_narrowest_network_runs() -> None:
+    with torch.inference_mode():
+        maps = I3D(width=1).eval().forward_features(torch.randn(1, 3, 8, 32, 32))
+    assert maps.shape == (1, 6 + 6 + 2 + 2, 1, 1, 1)
+
+
 # SAME padding
 
 

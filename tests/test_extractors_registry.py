@@ -34,7 +34,7 @@ def clip_extractor(**changes: Any) -> ClipExtractor:
 
 
 def test_names() -> None:
-    assert CLIP_EXTRACTORS.names() == ["i3d", "resnet3d"]
+    assert CLIP_EXTRACTORS.names() == ["i3d", "r2plus1d", "resnet3d"]
     assert FRAME_EXTRACTORS.names() == ["faster_rcnn", "given_boxes"]
 
 
@@ -47,7 +47,7 @@ def test_a_name_is_registered_once() -> None:
 
 
 def test_unknown_names_list_the_known() -> None:
-    with pytest.raises(ValueError, match="got clip extractor 'i4d', expected one of i3d, resnet3d"):
+    with pytest.raises(ValueError, match="got clip extractor 'i4d', expected one of i3d, r2plus1d"):
         create_clip_extractor("i4d", architecture={}, weights=None, seed=0, frames=8, size_px=32)
     with pytest.raises(ValueError, match="expected one of faster_rcnn, given_boxes"):
         create_frame_extractor("yolo", architecture={}, weights=None, seed=0, top_k=5)
