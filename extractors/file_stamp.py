@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,16 +27,22 @@ FileStamp = tuple[EntryStamp, ...]
 def file_stamp(path: Path) -> FileStamp:
     """Stamp of a file; of a folder, its own and those of its first, middle and last entry.
 
+    Entries that are folders themselves, as of flow, give those of three of their entries, too.
+
     Raises:
         FileNotFoundError: if the path is absent.
         OSError: if it cannot be looked at.
     """
-    paths = [path]
-    if path.is_dir():
-        names = sorted(os.listdir(path))
-        paths += [path / names[i] for i in sorted({0, len(names) // 2, len(names) - 1}) if names]
-    stats = [p.stat() for p in paths]
+    stats = [p.stat() for p in _telling_paths(path, depth=2)]
     return tuple(EntryStamp(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in stats)
+
+
+def _telling_paths(path: Path, *, depth: int) -> Iterator[Path]:
+    yield path
+    if depth and path.is_dir():
+        names = sorted(os.listdir(path))
+        for position in sorted({0, len(names) // 2, len(names) - 1}) if names else ():
+            yield from _telling_paths(path / names[position], depth=depth - 1)
 
 
 def check_unchanged(path: Path, expected: FileStamp) -> None:

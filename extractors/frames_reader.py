@@ -95,7 +95,7 @@ class FramesReader(VideoReader):
         self._images: Images = place(path, pattern=frame_pattern, is_flow=self._is_flow)
         num_frames = self._images.numbering.num_frames
         # In RGB frames: where each starts, and the end of the last.
-        numbers = 1.0 + stride * np.arange(num_frames + 1)
+        numbers = 1 + stride * np.arange(num_frames + 1, dtype=np.float64)
         times_seconds = numbers / frame_rate_fps
         times_seconds[0] = 0.0
         if times_seconds[-1] > MAX_DURATION_SECONDS:

@@ -79,7 +79,7 @@ def _index(path: Path, descriptor: int) -> dict[str, Member]:
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Members in turn; the archive does not keep them, which would cost a kilobyte each."""
     while (member := archive.next()) is not None:
-        archive.members = []
+        vars(archive)["members"] = []
         yield member
 
 

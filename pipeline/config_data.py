@@ -30,13 +30,14 @@ Id = Annotated[str, BeforeValidator(_as_text)]
 class VideosConfig(Section):
     """Where the videos are: ``root / pattern``, the pattern with fields of the segment.
 
-    ``kind: frames`` means folders of numbered JPEG files at ``frame_rate_fps``; the word ``epic``
-    stands for EPIC's rule: 60, or 50 for videos with a three-digit number (P01_101).
+    ``kind: frames`` means folders of numbered images at ``frame_rate_fps``, ``kind: tar`` tar files
+    of them; the word ``epic`` stands for EPIC's rule: 60, or 50 for videos with a three-digit
+    number (P01_101).
     """
 
     root: Path
     pattern: Annotated[str, Field(min_length=1)] = "{video_id}.mp4"
-    kind: Literal["file", "frames"] = "file"
+    kind: Literal["file", "frames", "tar"] = "file"
     frame_rate_fps: Literal["epic"] | Positive | None = None
     reader: Literal["pyav", "decord"] = "pyav"
     truncated: Literal["refuse", "clamp"] = "refuse"
@@ -58,10 +59,10 @@ class VideosConfig(Section):
 
     @model_validator(mode="after")
     def _frames_have_a_rate(self) -> VideosConfig:
-        if (self.kind == "frames") != (self.frame_rate_fps is not None):
+        if (self.kind == "file") != (self.frame_rate_fps is None):
             raise ValueError(
-                "frame_rate_fps goes with kind: frames (a number, or the word epic) and with "
-                "nothing else; files carry their own rate"
+                "frame_rate_fps goes with kind: frames and kind: tar (a number, or the word epic) "
+                "and with nothing else; video files carry their own rate"
             )
         return self
 

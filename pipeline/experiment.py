@@ -152,7 +152,7 @@ def _identify(
 
 
 def _identity(video: Video, memo: IdentityMemo) -> str:
-    """Content; a folder of frames at another rate is another video."""
+    """Content; frames at another rate are another video."""
     digest = memo.digest(video.path)
     return digest if video.frame_rate_fps is None else f"{digest}@{video.frame_rate_fps:g}fps"
 
@@ -196,7 +196,7 @@ def _stages(
 
 
 def _reading_settings(where: VideosConfig) -> dict[str, Any]:
-    return reader_identity("frames" if where.kind == "frames" else where.reader)
+    return reader_identity(where.reader if where.kind == "file" else "frames")
 
 
 def _weights_settings(section: WeightedConfig, memo: IdentityMemo, key: str) -> dict[str, Any]:

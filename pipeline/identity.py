@@ -5,17 +5,20 @@ path, size, modification and change time and inode, and taken anew when any of t
 the file was touched in the two seconds before it was hashed. A video that is gone keeps the
 identity it had, so its rows stay usable after the videos are deleted.
 
-A folder of frames is hashed as a whole (names and contents) and remembered by the folder's own
-times and those of its first, middle and last frame; ``rehash`` looks again at everything.
+A folder of frames is hashed as a whole (names and contents, also of the folders in it, such as
+those of flow) and remembered by the folder's own times and those of its first, middle and last
+entry; ``rehash`` looks again at everything.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -28,6 +31,7 @@ __all__ = ["MEMO_NAME", "IdentityMemo"]
 
 MEMO_NAME = "identities.json"
 RACY_NANOSECONDS = 2_000_000_000
+FOLDER_DEPTH = 2  # a folder of frames, or of the two folders of flow
 
 
 class _Entry(TypedDict):
@@ -120,8 +124,11 @@ def _is_entry(entry: object) -> bool:
 
 
 def _blake3_of(path: Path) -> str:
-    if path.is_dir():
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
         return _hash_folder(path)
+    if not stat.S_ISREG(mode):  # a pipe would keep the hash waiting
+        raise OSError(errno.EINVAL, "it is neither a file nor a folder")
     return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
 
 
@@ -132,11 +139,16 @@ def _sha256_of(path: Path) -> str:
 
 def _hash_folder(path: Path) -> str:
     total = blake3()
-    for name in _sorted_files(path):
+    for name in sorted(_files_of(path, FOLDER_DEPTH)):
         total.update(f"{len(name)}:".encode() + os.fsencode(name) + b":")
         total.update(blake3((path / name).read_bytes()).digest())
     return total.hexdigest()
 
 
-def _sorted_files(path: Path) -> Iterable[str]:
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+def _files_of(path: Path, depth: int) -> Iterator[str]:
+    for entry in os.scandir(path):
+        if entry.is_file():
+            yield entry.name
+        elif depth > 1 and entry.is_dir():
+            for name in _files_of(Path(entry), depth - 1):
+                yield f"{entry.name}/{name}"

@@ -25,7 +25,7 @@ class Video:
     """A video to read.
 
     Attributes:
-        frame_rate_fps: rate of a folder of frames; None for files, which carry their own.
+        frame_rate_fps: rate of the frames of a folder or tar; None for video files.
         promised_seconds: the length its annotations give it, or None.
         reader: what decodes a file.
         may_be_short: whether it may hold less than container and annotations promise.
@@ -34,7 +34,7 @@ class Video:
 
     video_id: str
     path: Path
-    kind: Literal["file", "frames"]
+    kind: Literal["file", "frames", "tar"]
     frame_rate_fps: float | None
     promised_seconds: float | None
     reader: Literal["pyav", "decord"] = "pyav"

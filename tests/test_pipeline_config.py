@@ -66,6 +66,7 @@ def test_boxes_go_with_every_detector(detector: str) -> None:
     "settings",
     [
         {"kind": "frames"},
+        {"kind": "tar"},
         {"kind": "file", "frame_rate_fps": 60},
         {"frame_rate_fps": "epic"},
     ],

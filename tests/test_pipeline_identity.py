@@ -280,6 +280,27 @@ def test_a_folder_that_changes_is_noticed(tmp_path: Path, change: str) -> None:
 
 
 @pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("number", [1, 5, 9])
+@pytest.mark.parametrize("component", ["u", "v"])
+def test_folders_of_flow_are_looked_into(tmp_path: Path, component: str, number: int) -> None:
+    for name in "uv":
+        (tmp_path / "flow").mkdir(exist_ok=True)
+        make_frames(tmp_path / "flow" / name)
+    memo = IdentityMemo(tmp_path / "memo.json")
+    digest = memo.digest(tmp_path / "flow")
+    time.sleep(0.05)
+    frame = tmp_path / "flow" / component / f"frame_{number:010d}.jpg"
+    frame.write_bytes(b"another picture")
+    assert memo.digest(tmp_path / "flow") != digest
+
+
+def test_what_is_neither_file_nor_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(OSError, match="neither a file nor a folder"):
+        IdentityMemo(tmp_path / "memo.json").digest(tmp_path / "pipe.mp4")
+
+
+@pytest.mark.usefixtures("later")
 def test_another_frame_written_over_in_place_needs_rehash(tmp_path: Path) -> None:
     store = tmp_path / "memo.json"
     frames = make_frames(tmp_path / "frames")

@@ -34,10 +34,11 @@ def test_a_pattern_with_both_ids() -> None:
     assert video.promised_seconds is None
 
 
-def test_folders_of_frames_have_the_rate_of_the_config() -> None:
-    where = config(kind="frames", frame_rate_fps=24, pattern="{video_id}")
+@pytest.mark.parametrize(("kind", "pattern"), [("frames", "{video_id}"), ("tar", "{video_id}.tar")])
+def test_frames_have_the_rate_of_the_config(kind: str, pattern: str) -> None:
+    where = config(kind=kind, frame_rate_fps=24, pattern=pattern)
     video = locate_video(segment("kitchen"), where, {})
-    assert (video.path, video.kind) == (Path("/data/kitchen"), "frames")
+    assert (video.path, video.kind) == (Path("/data") / pattern.format(video_id="kitchen"), kind)
     assert video.frame_rate_fps == 24.0
 
 
