@@ -109,16 +109,17 @@ def _index(
 
 def _list_folder(path: Path, *, depth: int) -> set[str]:
     """Names of what lies in a folder; at depth 2 also of what lies in its folders."""
+    names: set[str] = set()
     try:
-        names: set[str] = set()
-        for entry in os.scandir(path):
-            names.add(entry.name)
-            if depth > 1 and entry.is_dir():
-                names |= {f"{entry.name}/{name}" for name in os.listdir(entry)}
-            if len(names) > 2 * MAX_FRAMES:
-                raise UnreadableVideo(
-                    f"{path}: got more than {2 * MAX_FRAMES:,} entries; keep frames alone in it"
-                )
+        with os.scandir(path) as entries:
+            for entry in entries:
+                names.add(entry.name)
+                if depth > 1 and entry.is_dir():
+                    names |= {f"{entry.name}/{name}" for name in os.listdir(entry)}
+                if len(names) > 2 * MAX_FRAMES:
+                    raise UnreadableVideo(
+                        f"{path}: got more than {2 * MAX_FRAMES:,} entries; keep frames alone in it"
+                    )
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{path}: no such folder; check the path of the frames") from error
     except NotADirectoryError as error:

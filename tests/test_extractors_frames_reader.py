@@ -1,7 +1,11 @@
 """Numbered frames: times by the annotators' rule, nothing missing, nothing guessed."""
 
 import csv
+import io
 import math
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from extractors import frames_images, frames_numbered
 from extractors.frames_reader import FramesReader, epic_frame_number
 from extractors.video import FrameDecodeError, UnreadableVideo, check_complete, open_video
 
@@ -198,3 +203,92 @@ def test_shared_frames(test_data: Path) -> None:
             assert np.array_equal(frame, np.asarray(image))
     with pytest.raises(UnreadableVideo, match="more than one numbering"):
         open_video(test_data / "frames" / "P01_01_flow", kind="frames", frame_rate_fps=60)
+
+
+def png_of_size(width_px: int, height_px: int) -> bytes:
+    """A PNG that says it is this large, and holds no pixels."""
+    header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def jpeg_of_size(width_px: int, height_px: int) -> bytes:
+    """A small JPEG whose frame header is changed to say that it is this large."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(file, "JPEG")
+    data = bytearray(file.getvalue())
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", height_px, width_px)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_size(8193, 8192),
+        png_of_size(2**31 - 1, 2**31 - 1),
+        png_of_size(20000, 20000),  # where Pillow refuses, too
+        png_of_size(10000, 10000),  # where Pillow warns
+        jpeg_of_size(8193, 8192),
+        jpeg_of_size(65535, 65535),
+    ],
+    ids=["png", "png-huge", "png-bomb", "png-large", "jpeg", "jpeg-bomb"],
+)
+def test_an_image_that_says_it_is_huge_is_not_decoded(tmp_path: Path, data: bytes) -> None:
+    write_frames(tmp_path, [1, 2])
+    (tmp_path / "frame_0000000002.jpg").write_bytes(data)
+    with (
+        FramesReader(tmp_path, frame_rate_fps=60) as folder,
+        pytest.raises(FrameDecodeError, match=r"0000000002\.jpg: got .*pixels") as caught,
+    ):
+        list(folder.frames([0, 1]))
+    assert caught.value.frame == 1
+    (tmp_path / "frame_0000000001.jpg").write_bytes(data)
+    with pytest.raises(FrameDecodeError, match=r"0000000001\.jpg: got .*pixels"):
+        FramesReader(tmp_path, frame_rate_fps=60)
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    write_frames(tmp_path, [1, 3])
+    os.mkfifo(tmp_path / "frame_0000000002.jpg")
+    (tmp_path / "frame_0000000004.jpg").mkdir()
+    (tmp_path / "frame_0000000005.jpg").symlink_to("missing.jpg")
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
+        for index, reason in ((1, "it is a named pipe"), (3, "directory"), (4, "No such file")):
+            with pytest.raises(FrameDecodeError, match=reason):
+                list(folder.frames([index]))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnreadableVideo, match="got a named pipe, expected a folder"):
+        FramesReader(tmp_path / "pipe", frame_rate_fps=60)
+
+
+def test_other_formats_and_depths_are_no_frames(tmp_path: Path) -> None:
+    write_frames(tmp_path, [1, 2, 3])
+    Image.new("RGB", (8, 6)).save(tmp_path / "frame_0000000002.jpg", "GIF")
+    deep = Image.fromarray(np.full((6, 8), 4000, np.uint16))
+    deep.save(tmp_path / "frame_0000000003.jpg", "PNG")
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
+        with pytest.raises(FrameDecodeError, match="expected a JPEG or PNG image"):
+            list(folder.frames([1]))
+        with pytest.raises(FrameDecodeError, match=r"mode I;16, expected 8 bits"):
+            list(folder.frames([2]))
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_frames(tmp_path, [1, 2, 3])
+    with pytest.raises(UnreadableVideo, match=r"3 frames, or 40\.0 hours at 2\.77\S* fps"):
+        FramesReader(tmp_path, frame_rate_fps=4 / 144_000)
+    monkeypatch.setattr(frames_numbered, "MAX_FRAMES", 2)
+    with pytest.raises(UnreadableVideo, match="got 3 frames, expected at most 2"):
+        FramesReader(tmp_path, frame_rate_fps=60)
+    monkeypatch.setattr(frames_images, "MAX_FRAMES", 1)
+    with pytest.raises(UnreadableVideo, match="more than 2 entries"):
+        FramesReader(tmp_path, frame_rate_fps=60)
+    monkeypatch.undo()
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
+        monkeypatch.setattr(frames_images, "MAX_IMAGE_NBYTES", 20)
+        with pytest.raises(FrameDecodeError, match="more than 20 bytes"):
+            list(folder.frames([0]))
