@@ -155,11 +155,11 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(tmp_path: 
     script = (
         "import sys, time; from cli import main\n"
         "from extractors.clip_network import ClipNetwork as N\n"
-        "forward = N.__call__\n"
+        "forward = N.launch\n"
         "def slow(self, clips):\n"
         "    print('forward', file=sys.stderr, flush=True); time.sleep(0.3)\n"
         "    return forward(self, clips)\n"
-        "N.__call__ = slow\n"
+        "N.launch = slow\n"
         "main(['run', sys.argv[1], '--set', 'stages.verb.batch_size=1'], prog_name='symbio')\n"
     )
     command = [sys.executable, "-c", script, str(config)]

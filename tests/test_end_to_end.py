@@ -56,7 +56,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return wrapper
 
-    monkeypatch.setattr(ClipNetwork, "__call__", counted("clips", ClipNetwork.__call__))
+    monkeypatch.setattr(ClipNetwork, "launch", counted("clips", ClipNetwork.launch))
     monkeypatch.setattr(
         GivenBoxesExtractor, "__call__", counted("frames", GivenBoxesExtractor.__call__)
     )
@@ -250,11 +250,8 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path) -> None:
     experiment = resolve(make_experiment(tmp_path, ["stages.verb.batch_size=1"]))
     stop = threading.Event()
 
-    class StopAfterFirst(Silent):
-        pass
-
     calls = 0
-    original = ClipNetwork.__call__
+    original = ClipNetwork.launch
 
     def stopping(self: ClipNetwork, clips: Any) -> Any:
         nonlocal calls
@@ -264,7 +261,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path) -> None:
         return original(self, clips)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ClipNetwork, "__call__", stopping)
+        patch.setattr(ClipNetwork, "launch", stopping)
         report = run_experiment(
             experiment, stages=STAGE_NAMES, retry_failed=False, reporter=Silent(), stop=stop
         )

@@ -11,7 +11,7 @@ import torch
 from experiment_fixtures import make_experiment
 from test_end_to_end import ALL, assert_same_rows, made, run, stored
 
-from extractors.clip_network import ClipNetwork
+from extractors.clip_network import PendingClips
 from heads.saoa import SaoaHead
 from heads.table import FeatureTable, Sample
 from pipeline.experiment import resolve
@@ -99,18 +99,18 @@ def test_a_row_that_cannot_be_stored_fails_alone(
 ) -> None:
     """An extractor of somebody's own may forget to look at its numbers."""
     folder = beside(plain, tmp_path)
-    forward, calls = ClipNetwork.__call__, []
+    forward, calls = PendingClips.collect, []
 
-    def spoil_the_third_batch(self: ClipNetwork, clips: torch.Tensor) -> Any:
-        arrays = dict(forward(self, clips))
-        calls.append(len(clips))
+    def spoil_the_third_batch(self: PendingClips) -> Any:
+        arrays = forward(self)
+        calls.append(1)
         if len(calls) == 3:
             arrays["map"] = arrays["map"].copy()
             arrays["map"][1, 0, 0, 0, 0] = np.inf
         return arrays
 
     with monkeypatch.context() as patch:
-        patch.setattr(ClipNetwork, "__call__", spoil_the_third_batch)
+        patch.setattr(PendingClips, "collect", spoil_the_third_batch)
         report = run(folder, stages=("verb",))
     (verb,) = report.stages
     (failure,) = verb.failures
