@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
@@ -89,7 +89,7 @@ def parse_options(extractor: type[Extractor], architecture: Mapping[str, Any]) -
 
 
 def extractor_settings(
-    registry: Registry, name: str, architecture: Mapping[str, Any]
+    registry: Registry, name: str, architecture: Mapping[str, Any], precision: str = "float32"
 ) -> dict[str, Any]:
     """What decides an extractor's numbers, without building it or reading weights.
 
@@ -97,12 +97,13 @@ def extractor_settings(
         registry: `CLIP_EXTRACTORS` or `FRAME_EXTRACTORS`.
         name: a registered name.
         architecture: options; those left out appear with their defaults.
+        precision: in which the network runs, one of `PRECISIONS`.
 
     Returns:
         Plain JSON values: name, version, architecture, preprocessing and precision.
     """
     extractor = registry.resolve(name)
-    return extractor.settings(parse_options(extractor, architecture))
+    return extractor.settings(parse_options(extractor, architecture), precision=precision)
 
 
 def create_clip_extractor(
@@ -115,6 +116,9 @@ def create_clip_extractor(
     size_px: int,
     dtype: str = "float16",
     device: str = "cpu",
+    precision: str = "float32",
+    outputs: Sequence[str] = ("map",),
+    compile: bool = False,
 ) -> ClipExtractor:
     """Build a clip extractor.
 
@@ -125,8 +129,11 @@ def create_clip_extractor(
         seed: seed of random weights.
         frames: T of the clips it will be given.
         size_px: their height and width.
-        dtype: of the stored map.
+        dtype: of what is stored.
         device: where to run.
+        precision: in which to run, one of `PRECISIONS`.
+        outputs: one or more of "map", "pooled" and "logits".
+        compile: whether to compile the network first.
 
     Raises:
         ValueError: if a name, option, size or the checkpoint is wrong.
@@ -140,6 +147,9 @@ def create_clip_extractor(
         size_px=size_px,
         dtype=dtype,
         device=device,
+        precision=precision,
+        outputs=outputs,
+        compile=compile,
     )
     return built
 

@@ -15,7 +15,9 @@ __all__ = [
     "NetworkConfig",
     "NonNegative",
     "Positive",
+    "Precision",
     "Section",
+    "Switch",
     "WeightedConfig",
 ]
 
@@ -25,6 +27,8 @@ Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 NAME_PATTERN = r"^[a-z][a-z0-9_:.]*$"
 FloatType = Literal["float16", "bfloat16", "float32"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Switch = Annotated[bool, Strict()]
 
 
 class Section(BaseModel):

@@ -12,7 +12,9 @@ from pipeline.config_base import (
     FloatType,
     NetworkConfig,
     Positive,
+    Precision,
     Section,
+    Switch,
     WeightedConfig,
 )
 
@@ -41,7 +43,10 @@ class ClipStageConfig(WeightedConfig):
     clip: ClipConfig = ClipConfig()
     geometry: Literal["square", "published"] = "square"
     size_px: Count | None = None
+    outputs: tuple[Literal["map", "pooled", "logits"], ...] = ("map",)
     dtype: FloatType = "float16"
+    precision: Precision = "float32"
+    compile: Switch = False
     batch_size: Count = 8
 
     @property
@@ -53,6 +58,14 @@ class ClipStageConfig(WeightedConfig):
     def _published_has_its_own_size(self) -> ClipStageConfig:
         if self.geometry == "published" and self.size_px is not None:
             raise ValueError("size_px goes with geometry: square; published sets its own size")
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_hold_the_map(self) -> ClipStageConfig:
+        if "map" not in self.outputs or len(set(self.outputs)) < len(self.outputs):
+            raise ValueError(
+                "outputs must hold map, which the stage aligned reads, and each name once"
+            )
         return self
 
 

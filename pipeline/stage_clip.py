@@ -52,12 +52,16 @@ class ClipStage(Keyed):
             "stage": self.name,
             "version": self.VERSION,
             "network": network_settings(
-                CLIP_EXTRACTORS, self.config.network, f"stages.{self.name}.network"
+                CLIP_EXTRACTORS,
+                self.config.network,
+                f"stages.{self.name}.network",
+                self.config.precision,
             ),
             "weights": self.weights,
             "sampling": self.config.clip.model_dump(mode="json"),
             "geometry": self.geometry.settings,
             "reading": self.reading,
+            "outputs": sorted(self.config.outputs),
             "dtype": self.config.dtype,
         }
 
@@ -133,4 +137,7 @@ class ClipStage(Keyed):
             size_px=self.side_px,
             dtype=self.config.dtype,
             device=device,
+            precision=self.config.precision,
+            outputs=self.config.outputs,
+            compile=self.config.compile,
         )

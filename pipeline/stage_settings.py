@@ -40,14 +40,16 @@ class Keyed(ABC):
         return stage_key(self.settings)
 
 
-def network_settings(registry: Registry, network: NetworkConfig, where: str) -> Settings:
+def network_settings(
+    registry: Registry, network: NetworkConfig, where: str, precision: str = "float32"
+) -> Settings:
     """An extractor's part of a stage key.
 
     Raises:
         ConfigError: unknown name or option; ``where`` is the key of its section.
     """
     try:
-        return extractor_settings(registry, network.name, network.options)
+        return extractor_settings(registry, network.name, network.options, precision)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
 

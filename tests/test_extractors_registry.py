@@ -85,6 +85,14 @@ def test_settings_carry_defaults_and_changes() -> None:
     assert settings["version"] == 1
 
 
+def test_settings_carry_the_precision() -> None:
+    assert extractor_settings(CLIP_EXTRACTORS, "resnet3d", {})["precision"] == "float32"
+    for registry, name in ((CLIP_EXTRACTORS, "resnet3d"), (FRAME_EXTRACTORS, "faster_rcnn")):
+        assert extractor_settings(registry, name, {}, "bfloat16")["precision"] == "bfloat16"
+    with pytest.raises(ValueError, match="got precision 'bf16', expected one of float32, tf32"):
+        extractor_settings(CLIP_EXTRACTORS, "resnet3d", {}, "bf16")
+
+
 def test_unknown_options_are_named_with_the_allowed() -> None:
     with pytest.raises(
         ValueError,

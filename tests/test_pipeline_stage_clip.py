@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stage_fixtures import IDENTITIES, READING, WEIGHTS, make_clip, make_clip_stage
 
 from extractors.geometry import square
@@ -20,6 +21,9 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "geometry": ({"geometry": "square"}, False),  # the other one is tested below
     "size_px": ({"size_px": 128}, True),
     "dtype": ({"dtype": "float32"}, True),
+    "outputs": ({"outputs": ["map", "pooled"]}, True),
+    "precision": ({"precision": "bfloat16"}, True),
+    "compile": ({"compile": True}, False),
     "batch_size": ({"batch_size": 3}, False),
     "weights": ({"weights": "elsewhere/w.pt"}, False),  # content counts, not the path
     "weights_seed": ({"weights": "random", "weights_seed": 4}, False),  # see the stage's weights
@@ -40,6 +44,7 @@ def test_a_key_made_by_hand() -> None:
             "method": "bilinear antialiased uint8",
         },
         "reading": {"reader": "pyav", "policy": "1", "av": "14.0"},
+        "outputs": ["map"],
         "dtype": "float16",
     }
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
@@ -121,3 +126,33 @@ def test_what_the_runner_needs_to_know() -> None:
     assert stage.geometry == square(112)
     assert stage.batch_nbytes == 5 * 64 * 112 * 112 * 3
     assert stage.settings["weights"] == WEIGHTS
+
+
+def test_the_order_of_outputs_does_not_matter() -> None:
+    keys = {make_clip_stage(outputs=o).key for o in (["pooled", "map"], ["map", "pooled"])}
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("outputs", [["pooled"], [], ["map", "map"], ["maps"]])
+def test_outputs_hold_the_map(outputs: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"must hold map, which|Input should be 'map', 'pooled'"):
+        make_clip_stage(outputs=outputs)
+
+
+def test_precision_is_written_down_with_the_network() -> None:
+    assert make_clip_stage(precision="tf32").settings["network"]["precision"] == "tf32"
+
+
+def test_the_network_is_built_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.compile", lambda function: lambda x: function(x) + 1)
+    settings = {"network": {"name": "resnet3d", "depth": 10, "width": 2}, "clip": {"frames": 2}}
+    settings |= {"weights": "random", "weights_seed": 0, "size_px": 32, "dtype": "float32"}
+    clips = torch.randint(0, 256, (1, 2, 32, 32, 3), dtype=torch.uint8)
+    plain = make_clip_stage(**settings).create("cpu")(clips)
+    assert list(plain) == ["map"]
+    half = make_clip_stage(**settings, precision="bfloat16", outputs=["pooled", "map"])
+    got = half.create("cpu")(clips)
+    assert list(got) == ["map", "pooled"]
+    assert 0 < np.abs(got["map"] - plain["map"]).max() < 0.05 * plain["map"].max()
+    compiled = make_clip_stage(**settings, compile=True).create("cpu")(clips)
+    np.testing.assert_allclose(compiled["map"], plain["map"] + 1)
