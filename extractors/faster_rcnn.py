@@ -131,15 +131,15 @@ class FasterRCNNExtractor(ObjectExtractor):
         given: bool = False,
     ) -> None:
         self.device = resolve_device(device)
-        detector = create_network(
+        detector: Any = create_network(
             lambda: build_detector(options, top_k), weights=weights, seed=seed, replaceable=()
         )
-        self.detector: Any = detector.to(self.device).eval()
+        self.detector = detector.to(self.device).eval()
         self._box_head = options.features == "box_head"
         if self._box_head:
-            channels = int(self.detector.roi_heads.box_predictor.cls_score.in_features)
+            channels = int(detector.roi_heads.box_predictor.cls_score.in_features)
         else:
-            channels = int(self.detector.backbone.out_channels)
+            channels = int(detector.backbone.out_channels)
         super().__init__(top_k=top_k, channels=channels, dtype=dtype, given=given)
 
     @classmethod

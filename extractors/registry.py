@@ -58,6 +58,7 @@ CLIP_EXTRACTORS.register("r2plus1d", "extractors.r2plus1d:R2Plus1DExtractor")
 CLIP_EXTRACTORS.register("resnet3d", "extractors.resnet3d:ResNet3DExtractor")
 
 FRAME_EXTRACTORS = Registry("frame extractor")
+FRAME_EXTRACTORS.register("detectron2", "extractors.detectron2_rcnn:Detectron2Extractor")
 FRAME_EXTRACTORS.register("faster_rcnn", "extractors.faster_rcnn:FasterRCNNExtractor")
 FRAME_EXTRACTORS.register("given_boxes", "extractors.given_boxes:GivenBoxesExtractor")
 
