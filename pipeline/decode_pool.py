@@ -40,7 +40,7 @@ class DecoderHung(Exception):
 
 
 class DecodePool:
-    """Decodes videos in other processes.
+    """Decodes videos in other processes, which begin to start at once.
 
     Args:
         processes: how many, at most.
@@ -58,7 +58,7 @@ class DecodePool:
         self._ring_nbytes = ring_nbytes
         self._num_threads = num_threads
         self._stall_seconds = stall_seconds
-        self._workers: list[_Worker] = []
+        self._workers = [self._start_worker() for _ in range(processes)]
 
     @property
     def pids(self) -> list[int]:
@@ -70,8 +70,8 @@ class DecodePool:
     ) -> Generator[Decoded, None, None]:
         """Rows and failures of all videos, as they come.
 
-        The frames of a row are valid until the next item is asked for. Closing the generator ends
-        the processes.
+        The frames of a row are valid until the next item is asked for. The processes end with the
+        generator: a pool decodes once.
 
         Raises:
             RuntimeError: a process cannot even start.
@@ -85,12 +85,17 @@ class DecodePool:
                     if worker.silent_seconds > self._stall_seconds:
                         yield from self._give_up(worker, hung=True)
         finally:
-            self._close()
+            self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
 
     def _hand_out(self, pending: deque[VideoWork], geometries: Geometries) -> None:
         while pending and len(self._workers) < self._processes:
-            self._workers.append(_Worker(self._ring_nbytes, self._num_threads))
-            self._workers[-1].start(Job(pending.popleft(), geometries))
+            self._workers.append(self._start_worker())  # in place of one that was given up
         for worker in self._workers:
             if pending and not worker.is_busy:
                 worker.start(Job(pending.popleft(), geometries))
@@ -132,10 +137,8 @@ class DecodePool:
         for stage, rows in worker.undelivered().items():
             yield Progress(stage, failures=[row_failure(row, error) for row in rows])
 
-    def _close(self) -> None:
-        for worker in self._workers:
-            worker.end()
-        self._workers.clear()
+    def _start_worker(self) -> _Worker:
+        return _Worker(self._ring_nbytes, self._num_threads)
 
 
 class _Worker:

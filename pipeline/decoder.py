@@ -26,6 +26,9 @@ class Decoder(Protocol):
     ) -> Generator[Decoded, None, None]:
         """Rows and failures as they come; a row's frames are valid until the next is asked for."""
 
+    def close(self) -> None:
+        """Give up processes, if there are any."""
+
 
 class ThreadDecoder:
     """Decodes one video after the other in a thread: for debugging, and for small work.
@@ -38,6 +41,9 @@ class ThreadDecoder:
     ) -> Generator[Decoded, None, None]:
         """See `Decoder`."""
         yield from prefetch(_decode_all(works, geometries), depth=ROWS_AHEAD)
+
+    def close(self) -> None:
+        """See `Decoder`."""
 
 
 def create_decoder(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Mapping
+from contextlib import closing
 
 from pipeline.decoder import Decoder, create_decoder, default_processes
 from pipeline.experiment import Experiment
@@ -21,6 +22,7 @@ from pipeline.run_aligned import run_aligned
 from pipeline.run_report import Reporter, RunReport, StageReport, stage_report
 from pipeline.stage_work import StageWork
 from pipeline.unit import run_unit
+from pipeline.work import Progress
 from stores.base import FeatureStore, Store
 from stores.registry import open_store
 
@@ -69,22 +71,17 @@ def _run_videos(
     busy = {name: plan for name, plan in plans.items() if plan.todo}
     if not busy:
         return list(reports.values())
-    prepared = {name: _prepare(experiment, store, name) for name in busy}
-    works = {name: work for name, (_, work) in prepared.items()}
-    for name, plan in busy.items():
-        prepared[name][0].clear_failures([row.key for row in plan.todo])
-        reporter.start(name, len(plan.todo))
-    started = time.monotonic()
     videos = list(group_by_video(experiment, busy).values())
-    for progress in run_unit(videos, works, decoder=_decoder(experiment, busy), stop=stop):
-        report = reports[progress.stage]
-        if progress.receipt or progress.failures:
-            receipts = [progress.receipt] if progress.receipt else []
-            prepared[progress.stage][0].commit(receipts, progress.failures)
-            report.made += sum(len(receipt.slots) for receipt in receipts)
-            report.nbytes += sum(receipt.nbytes for receipt in receipts)
-            report.failures += progress.failures
-        reporter.advance(progress.stage, progress.computed + len(progress.failures))
+    decoder = _decoder(experiment, busy, len(videos))  # starts while the networks are built
+    with closing(decoder):
+        works, generations = _prepare_all(experiment, store, busy)
+        for name, plan in busy.items():
+            generations[name].clear_failures([row.key for row in plan.todo])
+            reporter.start(name, len(plan.todo))
+        started = time.monotonic()
+        for progress in run_unit(videos, works, decoder=decoder, stop=stop):
+            _record(progress, reports[progress.stage], generations[progress.stage])
+            reporter.advance(progress.stage, progress.computed + len(progress.failures))
     for name, work in works.items():
         reports[name].seconds = time.monotonic() - started
         reports[name].timings = work.timings
@@ -93,14 +90,38 @@ def _run_videos(
     return list(reports.values())
 
 
-def _decoder(experiment: Experiment, busy: Mapping[str, StagePlan[VideoRow]]) -> Decoder:
+def _record(progress: Progress, report: StageReport, generation: FeatureStore) -> None:
+    """Commit what is on disk and what failed, and count it."""
+    if not (progress.receipt or progress.failures):
+        return
+    receipts = [progress.receipt] if progress.receipt else []
+    generation.commit(receipts, progress.failures)
+    report.made += sum(len(receipt.slots) for receipt in receipts)
+    report.nbytes += sum(receipt.nbytes for receipt in receipts)
+    report.failures += progress.failures
+
+
+def _decoder(
+    experiment: Experiment, busy: Mapping[str, StagePlan[VideoRow]], num_videos: int
+) -> Decoder:
     config = experiment.config
     processes = config.engine.decode_processes
+    if processes is None:
+        processes = default_processes(config.device)
     return create_decoder(
-        default_processes(config.device) if processes is None else processes,
+        min(processes, num_videos),
         {name: experiment.video_stages[name].batch_nbytes for name in busy},
         stall_seconds=config.engine.stall_seconds,
     )
+
+
+def _prepare_all(
+    experiment: Experiment, store: Store, names: Collection[str]
+) -> tuple[dict[str, StageWork], dict[str, FeatureStore]]:
+    """Networks and generations, by stage."""
+    prepared = {name: _prepare(experiment, store, name) for name in names}
+    works = {name: work for name, (_, work) in prepared.items()}
+    return works, {name: generation for name, (generation, _) in prepared.items()}
 
 
 def _prepare(experiment: Experiment, store: Store, name: str) -> tuple[FeatureStore, StageWork]:
