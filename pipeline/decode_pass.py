@@ -8,7 +8,7 @@ not on how long the video is.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -49,67 +49,6 @@ class DecodedRow:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    request: FrameRequest
-    indices: npt.NDArray[np.int64]
-    clamped: bool
-
-    @property
-    def last(self) -> int:
-        return int(self.indices.max())
-
-    def uses(self) -> list[_Use]:
-        return [(self.request.geometry, int(index)) for index in np.unique(self.indices)]
-
-
-_Use = tuple[Geometry | None, int]
-
-
-class _Kept:
-    """Frames that rows still wait for, in each geometry, and what making them cost each stage."""
-
-    def __init__(self, pending: Sequence[_Pending]) -> None:
-        self._uses = Counter(use for item in pending for use in item.uses())
-        self._stages: defaultdict[int, set[str]] = defaultdict(set)
-        self._geometries: defaultdict[int, dict[Geometry | None, set[str]]] = defaultdict(dict)
-        for item in pending:
-            for geometry, index in item.uses():
-                stages = self._geometries[index].setdefault(geometry, set())
-                stages.add(item.request.stage)
-                self._stages[index].add(item.request.stage)
-        self._frames: dict[_Use, Frame] = {}
-        self._timings: defaultdict[str, Timings] = defaultdict(Timings)
-
-    @property
-    def indices(self) -> npt.NDArray[np.int64]:
-        """Every frame that is wanted, in order."""
-        return np.array(sorted(self._stages), dtype=np.int64)
-
-    def add(self, index: int, frame: Frame, decode_seconds: float) -> None:
-        """Keep a frame as it is wanted; stages that share it share its cost."""
-        stages = self._stages.pop(index)
-        for stage in stages:
-            self._timings[stage].decode_seconds += decode_seconds / len(stages)
-        for geometry, sharing in self._geometries.pop(index).items():
-            started = time.perf_counter()
-            self._frames[geometry, index] = frame if geometry is None else geometry.apply(frame)
-            seconds = (time.perf_counter() - started) / len(sharing)
-            for stage in sharing:
-                self._timings[stage].transform_seconds += seconds
-
-    def take(self, item: _Pending) -> DecodedRow:
-        """A row that is complete; frames nobody else waits for are forgotten."""
-        request = item.request
-        frames = [self._frames[request.geometry, int(index)] for index in item.indices]
-        for use in item.uses():
-            self._uses[use] -= 1
-            if self._uses[use] == 0:
-                del self._frames[use]
-        timings = self._timings.pop(request.stage, Timings())
-        return DecodedRow(request.stage, request.row, frames, item.clamped, timings)
-
-
 def decode_pass(
     reader: VideoReader,
     requests: Sequence[FrameRequest],
@@ -128,20 +67,73 @@ def decode_pass(
     Raises:
         VideoError: a frame cannot be decoded; rows yielded before are good.
     """
-    pending = sorted((_resolve(reader, request) for request in requests), key=lambda p: p.last)
-    kept = _Kept(pending)
-    position = 0
+    rows = [_OpenRow(reader, request) for request in requests]
+    if not rows:
+        return
+    waiting: defaultdict[int, list[_OpenRow]] = defaultdict(list)  # by the next frame they want
+    for row in rows:
+        waiting[row.next_index].append(row)
+    wanted = np.unique(np.concatenate([row.indices for row in rows]))
+    rows.clear()
+    costs: defaultdict[str, Timings] = defaultdict(Timings)
     started = time.perf_counter() - opening_seconds
-    for index, frame in reader.frames(kept.indices):
-        kept.add(index, frame, time.perf_counter() - started)
+    for index, frame in reader.frames(wanted):
+        takers = waiting.pop(index)
+        _share(costs, {row.stage for row in takers}, "decode_seconds", started)
+        _hand_out(frame, takers, costs)
         if on_frame is not None:
             on_frame()
-        while position < len(pending) and pending[position].last <= index:
-            yield kept.take(pending[position])
-            position += 1
+        for row in takers:
+            if row.is_complete:
+                yield row.decoded(costs.pop(row.stage, Timings()))
+            else:
+                waiting[row.next_index].append(row)
         started = time.perf_counter()
 
 
-def _resolve(reader: VideoReader, request: FrameRequest) -> _Pending:
-    indices, outside = reader.index_at(request.row.times_us / 1e6)
-    return _Pending(request, indices, bool(outside.any()))
+class _OpenRow:
+    """A row and the frames it has so far; what several rows want, they hold in common."""
+
+    def __init__(self, reader: VideoReader, request: FrameRequest) -> None:
+        at, outside = reader.index_at(request.row.times_us / 1e6)
+        self.stage = request.stage
+        self.geometry = request.geometry
+        self.indices, self._places = np.unique(at, return_inverse=True)
+        self._row = request.row
+        self._clamped = bool(outside.any())
+        self._frames: list[Frame] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._frames) == len(self.indices)
+
+    @property
+    def next_index(self) -> int:
+        return int(self.indices[len(self._frames)])
+
+    def take(self, frame: Frame) -> None:
+        self._frames.append(frame)
+
+    def decoded(self, timings: Timings) -> DecodedRow:
+        frames = [self._frames[place] for place in self._places]
+        return DecodedRow(self.stage, self._row, frames, self._clamped, timings)
+
+
+def _hand_out(frame: Frame, takers: Sequence[_OpenRow], costs: dict[str, Timings]) -> None:
+    """Give a frame to the rows that want it, in each geometry once."""
+    by_geometry: dict[Geometry | None, list[_OpenRow]] = {}
+    for row in takers:
+        by_geometry.setdefault(row.geometry, []).append(row)
+    for geometry, rows in by_geometry.items():
+        started = time.perf_counter()
+        seen = frame if geometry is None else geometry.apply(frame)
+        _share(costs, {row.stage for row in rows}, "transform_seconds", started)
+        for row in rows:
+            row.take(seen)
+
+
+def _share(costs: dict[str, Timings], stages: set[str], what: str, started: float) -> None:
+    """Stages that share work share its time."""
+    seconds = (time.perf_counter() - started) / len(stages)
+    for stage in stages:
+        setattr(costs[stage], what, getattr(costs[stage], what) + seconds)
