@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from extractors.base import GivenBoxes, Preprocessing
 from extractors.detectron2_config import DetectorConfig, Detectron2Options, load_config
-from extractors.inference import resolve_device
 from extractors.objects import ObjectExtractor, clip_to_frame
 from extractors.weights import create_network
 
@@ -51,32 +50,26 @@ class Detectron2Extractor(ObjectExtractor):
     VERSION = 1
     Options: ClassVar[type[Detectron2Options]] = Detectron2Options
 
-    def __init__(
-        self,
-        options: Detectron2Options,
-        *,
-        weights: str | Path | None,
-        seed: int | None,
-        top_k: int,
-        dtype: str = "float16",
-        device: str = "cpu",
-        given: bool = False,
-    ) -> None:
-        self.device = resolve_device(device)
-        self._config = load_config(options)
-        detector: Any = create_network(
-            lambda: build_detector(self._config, top_k),
+    def _create(self, weights: str | Path | None, seed: int | None) -> nn.Module:
+        self._config = load_config(self.options)
+        network: Any = create_network(
+            lambda: build_detector(self._config, self.top_k),
             weights=weights,
             seed=seed,
             replaceable=_SPARE,
         )
-        self.detector = detector.to(self.device).eval()
-        if detector.proposal_generator is None and not given:
-            raise ValueError(f"got {options.config}, which finds no boxes of its own; give boxes")
-        self._box_head = options.features == "box_head"
-        self._pool = _Pool(detector.roi_heads)
-        channels = self._pool.hidden_channels if self._box_head else self._map_channels()
-        super().__init__(top_k=top_k, channels=channels, dtype=dtype, given=given)
+        if network.proposal_generator is None and not self.needs_boxes:
+            raise ValueError(
+                f"got {self.options.config}, which finds no boxes of its own; give boxes"
+            )
+        self._pool = _Pool(network.roi_heads)
+        return network
+
+    def _channels(self) -> int:
+        if self.options.features == "box_head":
+            return self._pool.hidden_channels
+        shapes = self.network.backbone.output_shape()
+        return int(shapes[self.network.roi_heads.in_features[0]].channels)
 
     @classmethod
     def preprocessing(cls, options: Detectron2Options) -> Preprocessing:
@@ -89,30 +82,26 @@ class Detectron2Extractor(ObjectExtractor):
         )
 
     @classmethod
-    def settings(cls, options: Detectron2Options, **others: Any) -> dict[str, Any]:
+    def settings(cls, options: Any, precision: str = "float32") -> dict[str, Any]:
         """As every extractor's; the config with its content, wherever its files lie."""
         config = load_config(options)
         return {
-            **super().settings(options, **others),
+            **super().settings(options, precision),
             "architecture": {"features": options.features, "config": config.settings},
             "library": f"detectron2 {config.version}",
         }
 
-    def _map_channels(self) -> int:
-        shapes = self.detector.backbone.output_shape()
-        return int(shapes[self.detector.roi_heads.in_features[0]].channels)
-
     def _objects(
         self, frames: Sequence[NDArray[np.uint8]], given: Sequence[GivenBoxes] | None
     ) -> list[tuple[GivenBoxes, Tensor]]:
-        images = self.detector.preprocess_image([{"image": self._image(f)} for f in frames])
-        maps = self.detector.backbone(images.tensor)
+        images = self.network.preprocess_image([{"image": self._image(f)} for f in frames])
+        maps = self._maps(images.tensor)
         if given is None:
             boxes, objects = self._detect(images, maps, frames)
         else:
             objects = list(given)
             boxes = [self._resized_boxes(o, frames[0], images.image_sizes[0]) for o in objects]
-        features = self._pool(maps, boxes, hidden=self._box_head)
+        features = self._pool(maps, boxes, hidden=self.options.features == "box_head")
         return list(zip(objects, features.split([len(b) for b in boxes]), strict=True))
 
     def _image(self, frame: NDArray[np.uint8]) -> Tensor:
@@ -142,8 +131,8 @@ class Detectron2Extractor(ObjectExtractor):
         """Boxes (n, 4) in the resized frames, and the objects in the native ones."""
         from detectron2.modeling.postprocessing import detector_postprocess
 
-        proposals, _ = self.detector.proposal_generator(images, maps, None)
-        found, _ = self.detector.roi_heads(images, maps, proposals, None)
+        proposals, _ = self.network.proposal_generator(images, maps, None)
+        found, _ = self.network.roi_heads(images, maps, proposals, None)
         boxes, objects = [], []
         for instances, frame in zip(found, frames, strict=True):
             instances.resized = instances.pred_boxes.tensor.clone()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import resize_boxes
 
 from extractors.base import GivenBoxes, Preprocessing
-from extractors.inference import resolve_device, to_tensor
+from extractors.inference import to_tensor
 from extractors.objects import (
     FEATURES,
     ObjectExtractor,
@@ -119,28 +119,18 @@ class FasterRCNNExtractor(ObjectExtractor):
     VERSION = 1
     Options: ClassVar[type[FasterRCNNOptions]] = FasterRCNNOptions
 
-    def __init__(
-        self,
-        options: FasterRCNNOptions,
-        *,
-        weights: str | Path | None,
-        seed: int | None,
-        top_k: int,
-        dtype: str = "float16",
-        device: str = "cpu",
-        given: bool = False,
-    ) -> None:
-        self.device = resolve_device(device)
-        detector: Any = create_network(
-            lambda: build_detector(options, top_k), weights=weights, seed=seed, replaceable=()
+    def _create(self, weights: str | Path | None, seed: int | None) -> nn.Module:
+        return create_network(
+            lambda: build_detector(self.options, self.top_k),
+            weights=weights,
+            seed=seed,
+            replaceable=(),
         )
-        self.detector = detector.to(self.device).eval()
-        self._box_head = options.features == "box_head"
-        if self._box_head:
-            channels = int(detector.roi_heads.box_predictor.cls_score.in_features)
-        else:
-            channels = int(detector.backbone.out_channels)
-        super().__init__(top_k=top_k, channels=channels, dtype=dtype, given=given)
+
+    def _channels(self) -> int:
+        if self.options.features == "box_head":
+            return int(self.network.roi_heads.box_predictor.cls_score.in_features)
+        return int(self.network.backbone.out_channels)
 
     @classmethod
     def preprocessing(cls, options: FasterRCNNOptions) -> Preprocessing:
@@ -150,10 +140,10 @@ class FasterRCNNExtractor(ObjectExtractor):
         self, frames: Sequence[NDArray[np.uint8]], given: Sequence[GivenBoxes] | None
     ) -> list[tuple[GivenBoxes, Tensor]]:
         pixels = [to_tensor(frame).to(self.device).permute(2, 0, 1) / 255 for frame in frames]
-        images, _ = self.detector.transform(pixels)
-        maps = self.detector.backbone(images.tensors)
+        images, _ = self.network.transform(pixels)
+        maps = self._maps(images.tensors)
         # The pooling layer remembers the scales of the first frame it ever sees.
-        self.detector.roi_heads.box_roi_pool.scales = None
+        self.network.roi_heads.box_roi_pool.scales = None
         if given is None:
             boxes, objects = self._detect(images, maps, frames)
         else:
@@ -170,11 +160,11 @@ class FasterRCNNExtractor(ObjectExtractor):
         self, images: Any, maps: dict[str, Tensor], frames: Sequence[NDArray[np.uint8]]
     ) -> tuple[list[Tensor], list[GivenBoxes]]:
         """Boxes (n, 4) in the resized frames, and the objects in the native ones."""
-        proposals, _ = self.detector.rpn(images, maps)
-        found, _ = self.detector.roi_heads(maps, proposals, images.image_sizes)
+        proposals, _ = self.network.rpn(images, maps)
+        found, _ = self.network.roi_heads(maps, proposals, images.image_sizes)
         boxes = [detections["boxes"] for detections in found]
         sizes = [frame.shape[:2] for frame in frames]
-        found = self.detector.transform.postprocess(found, images.image_sizes, sizes)
+        found = self.network.transform.postprocess(found, images.image_sizes, sizes)
         # Resizing back may round to a little beyond the right and lower edge.
         return boxes, [
             GivenBoxes(
@@ -189,5 +179,6 @@ class FasterRCNNExtractor(ObjectExtractor):
         self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> Tensor:
         """(sum of n, C1) at boxes (n, 4) of the resized frames."""
-        pooled = self.detector.roi_heads.box_roi_pool(maps, boxes, image_sizes)  # (n, C, 7, 7)
-        return self.detector.roi_heads.box_head(pooled) if self._box_head else pooled.amax((2, 3))
+        hidden = self.options.features == "box_head"
+        pooled = self.network.roi_heads.box_roi_pool(maps, boxes, image_sizes)  # (n, C, 7, 7)
+        return self.network.roi_heads.box_head(pooled) if hidden else pooled.amax((2, 3))

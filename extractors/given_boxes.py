@@ -11,7 +11,7 @@ Guesses where the papers are silent (they take features from their detector only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from extractors.base import GivenBoxes, Preprocessing
-from extractors.inference import resolve_device, to_tensor
+from extractors.inference import to_tensor
 from extractors.objects import ObjectExtractor, check_choice
 from extractors.roi import roi_max
 from extractors.weights import create_network
@@ -119,7 +119,7 @@ class BoxClassifier(nn.Module):
         per_frame: dict[int, Tensor] = {}
         for size_px, group in of_size.items():
             boxes = [boxes_xyxy_px[i] for i in group]
-            pooled = roi_max(self._maps(torch.stack([frames[i] for i in group])), boxes, size_px)
+            pooled = roi_max(self.maps(torch.stack([frames[i] for i in group])), boxes, size_px)
             per_frame.update(zip(group, pooled.split([len(b) for b in boxes]), strict=True))
         return torch.cat([per_frame[i] for i in range(len(frames))])
 
@@ -133,7 +133,7 @@ class BoxClassifier(nn.Module):
             raise ValueError("this network has no classifier; build it with num_classes")
         return self.fc(self.box_features(frames, boxes_xyxy_px))
 
-    def _maps(self, frames: Tensor) -> Tensor:
+    def maps(self, frames: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 → (B, C, H', W')."""
         height_px, width_px = frames.shape[1:3]
         scale = self._short_side_px / min(height_px, width_px)
@@ -154,28 +154,22 @@ class GivenBoxesExtractor(ObjectExtractor):
     VERSION = 1
     Options: ClassVar[type[GivenBoxesOptions]] = GivenBoxesOptions
 
-    def __init__(
-        self,
-        options: GivenBoxesOptions,
-        *,
-        weights: str | Path | None,
-        seed: int | None,
-        top_k: int,
-        dtype: str = "float16",
-        device: str = "cpu",
-        given: bool = True,
-    ) -> None:
-        if not given:
+    def _create(self, weights: str | Path | None, seed: int | None) -> nn.Module:
+        if not self.needs_boxes:
             raise ValueError("got no boxes, expected some: given_boxes finds none of its own")
-        self.device = resolve_device(device)
-        network = create_network(
-            lambda: BoxClassifier(options),
+        return create_network(
+            lambda: BoxClassifier(self.options),
             weights=weights,
             seed=seed,
-            replaceable=options.replaceable,
+            replaceable=self.options.replaceable,
         )
-        self.network = network.to(self.device).eval()
-        super().__init__(top_k=top_k, channels=network.channels, dtype=dtype, given=True)
+
+    def _channels(self) -> int:
+        return int(self.network.channels)
+
+    def _backbone_of(self, network: Any) -> Callable[[Tensor], Any]:
+        maps: Callable[[Tensor], Any] = network.maps
+        return maps
 
     @classmethod
     def preprocessing(cls, options: GivenBoxesOptions) -> Preprocessing:
@@ -185,11 +179,11 @@ class GivenBoxesExtractor(ObjectExtractor):
         self, frames: Sequence[NDArray[np.uint8]], given: Sequence[GivenBoxes] | None
     ) -> list[tuple[GivenBoxes, Tensor]]:
         objects = list(given or ())
-        features = self.network.box_features(
-            [to_tensor(frame) for frame in frames],
-            [torch.from_numpy(found.boxes_xyxy_px) for found in objects],
-        )
-        return list(zip(objects, features.split([len(o.scores) for o in objects]), strict=True))
+        maps = self._maps(torch.stack([to_tensor(frame) for frame in frames]))
+        boxes = [torch.from_numpy(found.boxes_xyxy_px) for found in objects]
+        height_px, width_px = frames[0].shape[:2]
+        features = roi_max(maps, boxes, (width_px, height_px))
+        return list(zip(objects, features.split([len(b) for b in boxes]), strict=True))
 
 
 def _build_resnet(name: str) -> Any:

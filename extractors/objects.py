@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from extractors.base import (
     FrameExtractor,
     GivenBoxes,
+    check_dtype,
     check_frames,
     object_outputs,
     pack_objects,
 )
-from extractors.inference import float32_inference, to_array
+from extractors.inference import (
+    check_precision,
+    network_inference,
+    resolve_device,
+    to_array,
+)
 
 Frame = NDArray[np.uint8]
 
@@ -27,20 +35,64 @@ MIN_LIMIT_PX = MAX_ASPECT  # so that the shorter side keeps a pixel
 
 
 class ObjectExtractor(FrameExtractor):
-    """A frame extractor whose subclass finds or describes the objects of frames of one size.
+    """A network that finds objects, or describes given ones; a subclass says which and how.
 
     Args:
+        options: an instance of the class's `Options`.
+        weights: checkpoint file, or None with a seed.
+        seed: seed of random weights, or None with a file.
         top_k: K, objects kept per frame.
-        channels: C1 of the features.
         dtype: of the stored features.
+        device: "cpu", "cuda" or "cuda:N".
         given: whether boxes are given with the frames instead of being found.
+        precision: in which the backbone runs, one of `PRECISIONS`; boxes, scores and features are
+            made of its maps in float32.
+        compile: whether to compile the backbone, which takes a minute or more for the first
+            frames. Results agree within 1e-4 of their magnitude.
+
+    Raises:
+        ValueError: if a setting is out of range, or the file does not fit the options.
     """
 
-    def __init__(self, *, top_k: int, channels: int, dtype: str, given: bool) -> None:
+    def __init__(
+        self,
+        options: Any,
+        *,
+        weights: str | Path | None,
+        seed: int | None,
+        top_k: int,
+        dtype: str = "float16",
+        device: str = "cpu",
+        given: bool = False,
+        precision: str = "float32",
+        compile: bool = False,
+    ) -> None:
+        check_dtype(dtype)
+        self.device = resolve_device(device)
+        check_precision(precision, self.device)
+        self.options = options
         self.top_k = top_k
         self.needs_boxes = given
-        self.outputs = object_outputs(top_k, channels, dtype)
         self._dtype = dtype
+        self._precision = precision
+        self.network: Any = self._create(weights, seed).to(self.device).eval()
+        self.outputs = object_outputs(top_k, self._channels(), dtype)
+        self._backbone = self._backbone_of(self.network)
+        if compile:
+            self._backbone = torch.compile(self._backbone)
+
+    @abstractmethod
+    def _create(self, weights: str | Path | None, seed: int | None) -> nn.Module:
+        """The network with its weights."""
+
+    @abstractmethod
+    def _channels(self) -> int:
+        """C1 of the features."""
+
+    def _backbone_of(self, network: Any) -> Callable[[Tensor], Any]:
+        """What gives the maps, or the map, of a batch of frames."""
+        backbone: Callable[[Tensor], Any] = network.backbone
+        return backbone
 
     @abstractmethod
     def _objects(
@@ -53,6 +105,14 @@ class ObjectExtractor(FrameExtractor):
             given: at most K checked boxes of each frame, if the extractor takes them.
         """
 
+    def _maps(self, pixels: Tensor) -> Any:
+        """The backbone's map, or maps by name, in float32."""
+        with network_inference(self._precision, self.device, fixed_shapes=False):
+            maps = self._backbone(pixels)
+        if isinstance(maps, Tensor):
+            return maps.float()
+        return {name: values.float() for name, values in maps.items()}
+
     def __call__(
         self, frames: Sequence[Frame], boxes: Sequence[GivenBoxes] | None = None
     ) -> dict[str, NDArray[Any]]:
@@ -64,7 +124,7 @@ class ObjectExtractor(FrameExtractor):
             for index, (frame, of_frame) in enumerate(zip(frames, boxes, strict=True))
         ]
         rows: dict[int, dict[str, NDArray[Any]]] = {}
-        with float32_inference():
+        with network_inference("float32", self.device, fixed_shapes=False):
             for group in same_size(frames):
                 chosen = [given[i] for i in group] if given is not None else None
                 found = self._objects([frames[i] for i in group], chosen)

@@ -238,7 +238,7 @@ def test_rows_do_not_depend_on_neighbours_or_order(case: Callable[[str], Case]) 
     net = case("R50-FPN").extractor()
     frames = [FRAMES[0], FRAMES[1], frame(120, 160, 5), FRAMES[2], frame(120, 160, 6)]
     batches = []
-    net.detector.backbone.register_forward_pre_hook(
+    net.network.backbone.register_forward_pre_hook(
         lambda module, inputs: batches.append(len(inputs[0]))
     )
     together = net(frames)
@@ -313,13 +313,13 @@ def test_options_reach_the_network_and_the_key(case: Callable[[str], Case], name
     net = Detectron2Extractor(
         Detectron2Options(config=str(made.config), **options), weights=None, seed=0, top_k=9
     )
-    predictor = net.detector.roi_heads.box_predictor
+    predictor = net.network.roi_heads.box_predictor
     for part in predictor if isinstance(predictor, nn.ModuleList) else [predictor]:
         assert part.cls_score.out_features == 4
         assert (part.test_score_thresh, part.test_nms_thresh) == (0, 0.25)
         assert part.test_topk_per_image >= 9
     seen = []
-    net.detector.backbone.register_forward_pre_hook(
+    net.network.backbone.register_forward_pre_hook(
         lambda module, inputs: seen.append(tuple(inputs[0].shape[2:]))
     )
     net([FRAMES[0], FRAMES[1]])

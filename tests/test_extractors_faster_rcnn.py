@@ -167,13 +167,13 @@ def test_frames_of_one_size_run_as_one_batch(
     small, wide = [frame(120, 160, seed) for seed in (3, 4, 5)], [frame(90, 200, 6)]
     frames = [small[0], wide[0], small[1], small[2]]
     batches = []
-    forward = net.detector.backbone.forward
+    forward = net.network.backbone.forward
 
     def counted(pixels: torch.Tensor) -> Any:
         batches.append(len(pixels))
         return forward(pixels)
 
-    monkeypatch.setattr(net.detector.backbone, "forward", counted)
+    monkeypatch.setattr(net.network.backbone, "forward", counted)
     together = net(frames)
     assert batches == [3, 1]
     for index, values in enumerate(frames):
@@ -262,6 +262,22 @@ def test_boxes_go_with_given_and_with_nothing_else(
         extractor(checkpoint, given=True)([FRAMES[0]])
 
 
+def test_boxes_are_exact_whatever_the_backbones_precision(checkpoint: Path) -> None:
+    """Box arithmetic in bfloat16 would move edges by pixels."""
+    half = FasterRCNNExtractor(
+        OPTIONS, weights=checkpoint, seed=None, top_k=TOP_K, dtype="float32", precision="bfloat16"
+    )
+    seen = []
+    half.network.rpn.register_forward_pre_hook(
+        lambda module, inputs: seen.extend(values.dtype for values in inputs[1].values())
+    )
+    row = half([FRAMES[0]])
+    assert set(seen) == {torch.float32}
+    exact = extractor(checkpoint)([FRAMES[0]])
+    assert np.abs(row["scores"] - exact["scores"]).max() < 0.05
+    assert not np.array_equal(row["scores"], exact["scores"])
+
+
 def test_frames_of_a_pixel(net: FasterRCNNExtractor) -> None:
     row = net([frame(1, 1, 0)])
     assert row["frame_size_px"].tolist() == [[1, 1]]
@@ -274,7 +290,7 @@ def test_frames_of_a_pixel(net: FasterRCNNExtractor) -> None:
 def test_limits_of_the_frame_decide_the_size(checkpoint: Path) -> None:
     seen = []
     net = extractor(checkpoint, min_size_px=64, max_size_px=100)
-    net.detector.backbone.register_forward_pre_hook(
+    net.network.backbone.register_forward_pre_hook(
         lambda module, inputs: seen.append(tuple(inputs[0].shape[2:]))
     )
     net([frame(120, 160, 0)])

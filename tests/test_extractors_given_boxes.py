@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ OPTIONS = GivenBoxesOptions(backbone="resnet10", layer="layer2", short_side_px=6
 
 
 def extractor(
-    weights: Path | None = None, device: str = "cpu", options: GivenBoxesOptions = OPTIONS
+    weights: Path | None = None, options: GivenBoxesOptions = OPTIONS, **settings: Any
 ) -> GivenBoxesExtractor:
     seed = 0 if weights is None else None
     return GivenBoxesExtractor(
-        options, weights=weights, seed=seed, top_k=3, dtype="float32", device=device
+        options, weights=weights, seed=seed, top_k=3, dtype="float32", given=True, **settings
     )
 
 
@@ -96,7 +97,7 @@ def test_best_boxes_come_first_and_rows_are_padded() -> None:
 
 
 def test_outputs_match_their_specs() -> None:
-    net = GivenBoxesExtractor(OPTIONS, weights=None, seed=0, top_k=3)
+    net = GivenBoxesExtractor(OPTIONS, weights=None, seed=0, top_k=3, given=True)
     assert net.needs_boxes
     rows = net([frame(64, 96, 0)], [given([0, 0, 10, 10])])
     assert rows.keys() == net.outputs.keys()
@@ -157,6 +158,31 @@ def test_select_boxes_keeps_the_order_of_equal_scores() -> None:
     assert best.classes.tolist() == [*range(11, 50, 2), 10, 12]
 
 
+def test_the_backbone_runs_in_the_precision_asked_for() -> None:
+    images, boxes = [frame(64, 96, 0)], [given([8, 16, 80, 56])]
+    exact, half = extractor()(images, boxes), extractor(precision="bfloat16")(images, boxes)
+    error = np.abs(half["features"] - exact["features"]).max() / np.abs(exact["features"]).max()
+    assert 1e-4 < error < 0.05
+    assert half["boxes_xyxy_px"].tolist() == exact["boxes_xyxy_px"].tolist()
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(ValueError, match="got precision 'int8', expected one of float32"):
+        extractor(precision="int8")
+
+
+def test_the_backbone_is_compiled_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_(maps: Any) -> Any:
+        return lambda pixels: compiled.append(pixels.shape) or maps(pixels)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    rows = extractor(compile=True)([frame(64, 96, 0)], [given([8, 16, 80, 56])])
+    assert compiled == [(1, 64, 96, 3)]
+    expected = extractor()([frame(64, 96, 0)], [given([8, 16, 80, 56])])
+    assert np.array_equal(rows["features"], expected["features"])
+    assert len(compiled) == 1
+
+
 def test_strips_of_frames_are_refused_and_single_pixels_are_not() -> None:
     """A strip would be resized to a short side of 64 px and a long one without end."""
     with pytest.raises(ValueError, match=r"got frame 1 of 1×65 px, expected a longer side of at m"):
@@ -167,7 +193,7 @@ def test_strips_of_frames_are_refused_and_single_pixels_are_not() -> None:
 
 def test_an_extractor_without_boxes_is_refused() -> None:
     with pytest.raises(ValueError, match="given_boxes finds none of its own"):
-        GivenBoxesExtractor(OPTIONS, weights=None, seed=0, top_k=3, given=False)
+        GivenBoxesExtractor(OPTIONS, weights=None, seed=0, top_k=3)
 
 
 def test_frames_without_boxes_are_refused() -> None:
