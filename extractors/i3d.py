@@ -210,14 +210,6 @@ class I3D(Network3D):
             raise ValueError("this network has no classifier; build it with num_classes")
         return self.logits(self.pool_map(maps))
 
-    def forward_pooled(self, x: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W) → (B, C)."""
-        return self.pool_map(self.forward_features(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W) → (B, num_classes) logits."""
-        return self.classify(self.forward_features(x))
-
 
 @dataclass(frozen=True)
 class I3DOptions:

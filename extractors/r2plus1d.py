@@ -107,8 +107,6 @@ class R2Plus1D(Network3D):
         ValueError: if the depth or layout is unknown, or a number is not positive.
     """
 
-    in_channels = 3
-
     def __init__(
         self,
         depth: int = 34,
@@ -154,28 +152,6 @@ class R2Plus1D(Network3D):
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
         return x
-
-    def pool_map(self, maps: Tensor) -> Tensor:
-        """(B, C, T', H', W') → (B, C), the mean over all cells."""
-        return maps.mean(dim=(2, 3, 4))
-
-    def classify(self, maps: Tensor) -> Tensor:
-        """(B, C, T', H', W') → (B, num_classes) logits.
-
-        Raises:
-            ValueError: if the network was built without a classifier.
-        """
-        if self.fc is None:
-            raise ValueError("this network has no classifier; build it with num_classes")
-        return self.fc(self.pool_map(maps))
-
-    def forward_pooled(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) → (B, C)."""
-        return self.pool_map(self.forward_features(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) → (B, num_classes) logits."""
-        return self.classify(self.forward_features(x))
 
 
 def _check(depth: int, layout: str, width: int, num_classes: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from extractors.base import Preprocessing
 from extractors.clip_network import ClipNetwork, Network3D
+from extractors.geometry import Geometry
 
 BLOCKS = {
     10: (1, 1, 1, 1),
@@ -35,11 +36,13 @@ PREPROCESSING = {
         mean=(0.4345, 0.4051, 0.3775),
         std=(0.2768, 0.2713, 0.2737),
         source="3D-ResNets-PyTorch, defaults of the 2020 release (r3d*_200ep.pth)",
+        geometry=Geometry(112, 112),
     ),
     "activitynet_2018": Preprocessing(
         mean=(114.7748 / 255, 107.7354 / 255, 99.4750 / 255),
         std=(1 / 255, 1 / 255, 1 / 255),
         source="3D-ResNets-PyTorch, defaults of the CVPR 2018 release (resnet-*-kinetics.pth)",
+        geometry=Geometry(112, 112),
     ),
 }
 
@@ -146,20 +149,6 @@ class ResNet3D(Network3D):
             x = self.get_submodule(f"layer{stage}")(x)
         return x
 
-    def forward_pooled(self, x: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W) → (B, C), the mean over the map."""
-        return self.forward_features(x).mean(dim=(2, 3, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W) → (B, num_classes) logits.
-
-        Raises:
-            ValueError: if the network was built without a classifier.
-        """
-        if self.fc is None:
-            raise ValueError("this network has no classifier; build it with num_classes")
-        return self.fc(self.forward_pooled(x))
-
 
 def _check_size(depth: int, width: int) -> None:
     if depth not in BLOCKS:
@@ -170,14 +159,24 @@ def _check_size(depth: int, width: int) -> None:
 
 @dataclass(frozen=True)
 class ResNet3DOptions:
-    """Architecture options in a configuration: see `ResNet3D` and `PREPROCESSING`."""
+    """Architecture options in a configuration.
+
+    Attributes:
+        depth, width: as in `ResNet3D`.
+        num_classes: rows of the checkpoint's classifier; only logits need it. 400 for Kinetics-400,
+            700 for Kinetics-700 (K), 1039 and more for merged sets (KM, KS, KMS).
+        preprocessing: a name of `PREPROCESSING`.
+    """
 
     depth: int = 50
     width: int = 64
+    num_classes: int = 400
     preprocessing: str = "kinetics_2020"
 
     def __post_init__(self) -> None:
         _check_size(self.depth, self.width)
+        if self.num_classes < 1:
+            raise ValueError(f"got num_classes {self.num_classes}, expected 1 or more")
         if self.preprocessing not in PREPROCESSING:
             raise ValueError(
                 f"got preprocessing {self.preprocessing!r}, "

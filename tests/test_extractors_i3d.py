@@ -287,6 +287,32 @@ def test_checkpoints(tmp_path: Path, form: str) -> None:
     assert all(torch.equal(own[k], state[k]) for k in own if not k.startswith("logits"))
 
 
+def test_map_pooled_and_logits_of_a_flow_checkpoint(tmp_path: Path) -> None:
+    network = small(2, 400, seed=3)
+    torch.save(network.state_dict(), tmp_path / "flow.pt")
+    net = I3DExtractor(
+        I3DOptions(modality="flow", width=4),
+        weights=tmp_path / "flow.pt",
+        seed=None,
+        frames=16,
+        size_px=64,
+        dtype="float32",
+        outputs=("map", "pooled", "logits"),
+    )
+    clips = torch.randint(0, 256, (2, 16, 64, 64, 2), dtype=torch.uint8)
+    with torch.inference_mode():
+        maps = network.forward_features(clips.permute(0, 4, 1, 2, 3) / 127.5 - 1)
+        expected = {"pooled": network.pool_map(maps), "logits": network.classify(maps)}
+    found = net(clips)
+    assert {name: a.shape for name, a in found.items()} == {
+        "map": (2, 2, 2, 2, 64),
+        "pooled": (2, 64),
+        "logits": (2, 400),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4)
+
+
 def test_the_other_modalitys_checkpoint_is_refused(tmp_path: Path) -> None:
     torch.save(small(2).state_dict(), tmp_path / "flow.pt")
     with pytest.raises(ValueError, match=r"Conv3d_1a_7x7.conv3d.weight \(got \(4, 2, 7, 7, 7\)"):

@@ -123,6 +123,14 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert without == []
 
 
+def test_random_weights_keep_the_signal_in_size() -> None:
+    """Kaiming's rule over the outputs: variance 2 / (9 × output channels) for a 1×3×3 kernel."""
+    state = seeded_init(lambda: R2Plus1D(18, width=16), 0).state_dict()
+    weight = state["layer2.0.conv1.0.0.weight"]
+    assert weight.shape[:2] == (planes_between(16, 32), 16) == (57, 16)
+    assert float(weight.std()) == pytest.approx((2 / (9 * 57)) ** 0.5, rel=0.03)
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("classes", [359, 487, 400, None])
 def test_checkpoints(tmp_path: Path, prefix: str, classes: int | None) -> None:

@@ -81,6 +81,7 @@ def test_settings_carry_defaults_and_changes() -> None:
     assert settings["architecture"] == {
         "depth": 18,
         "width": 64,
+        "num_classes": 400,
         "preprocessing": "kinetics_2020",
     }
     assert settings["preprocessing"]["mean"] == [0.4345, 0.4051, 0.3775]
@@ -99,7 +100,7 @@ def test_unknown_options_are_named_with_the_allowed() -> None:
     with pytest.raises(
         ValueError,
         match="got architecture option 'dept' for resnet3d, "
-        "expected one of depth, preprocessing, width",
+        "expected one of depth, num_classes, preprocessing, width",
     ):
         clip_extractor(architecture={"dept": 10})
 

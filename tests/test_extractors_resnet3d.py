@@ -3,9 +3,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from network_fixtures import randomise_norms
 
+from extractors.geometry import Geometry
 from extractors.resnet3d import PREPROCESSING, ResNet3D, ResNet3DExtractor, ResNet3DOptions
 from extractors.weights import seeded_init
 
@@ -151,6 +154,44 @@ def test_preprocessing_presets() -> None:
     with pytest.raises(ValueError, match="expected one of kinetics_2020, activitynet_2018"):
         ResNet3DOptions(preprocessing="imagenet")
     assert ResNet3DExtractor.preprocessing(ResNet3DOptions()) is new
+    assert new.geometry == old.geometry == Geometry(112, 112)
+    with pytest.raises(ValueError, match="got num_classes 0, expected 1 or more"):
+        ResNet3DOptions(num_classes=0)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("classes", [400, 700, None])
+def test_published_checkpoints(tmp_path: Path, prefix: str, classes: int | None) -> None:
+    """They hold the training's state beside the parameters."""
+    network = randomise_norms(small(10, classes))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    content = {
+        "epoch": 200,
+        "arch": "resnet-10",
+        "state_dict": {prefix + k: v for k, v in network.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(content, tmp_path / "r3d.pth")
+    clips = torch.randint(0, 256, (1, 8, 32, 32, 3), dtype=torch.uint8)
+    whole = ("map", "pooled", "logits") if classes else ("map", "pooled")
+    found = ResNet3DExtractor(
+        ResNet3DOptions(10, width=4, num_classes=classes or 1),
+        weights=tmp_path / "r3d.pth",
+        seed=None,
+        frames=8,
+        size_px=32,
+        dtype="float32",
+        outputs=whole,
+    )(clips)
+    pixels = PREPROCESSING["kinetics_2020"]
+    x = (clips / 255 - torch.tensor(pixels.mean)) / torch.tensor(pixels.std)
+    with torch.inference_mode():
+        maps = network.forward_features(x.permute(0, 4, 1, 2, 3).contiguous())
+        assert tuple(found) == whole
+        np.testing.assert_allclose(found["map"], maps.permute(0, 2, 3, 4, 1), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found["pooled"], network.pool_map(maps), rtol=0, atol=1e-4)
+        if classes:
+            np.testing.assert_allclose(found["logits"], network.classify(maps), rtol=0, atol=1e-4)
 
 
 def test_published_network_runs() -> None:
