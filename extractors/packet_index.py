@@ -37,6 +37,8 @@ _CODECS_RESET_BY_KEYFRAMES = frozenset({"vp9", "mjpeg"})
 # Decoding this many frames costs about as much as a jump, which empties the decoder's pipeline.
 _MIN_FRAMES_SAVED_BY_A_JUMP = 24
 
+_MAX_REORDER_DEPTH = 16  # what decoders hold back at most; told more, FFmpeg ends the process
+
 
 class PacketFacts(NamedTuple):
     """One packet in decoding order; times count the stream's time base.
@@ -170,13 +172,14 @@ def _resets_decoder(packet: PacketFacts, codec: str) -> bool:
 
 
 def _reorder_depth(times: Sequence[int]) -> int:
-    """The most entries that stand before one of a smaller value."""
-    seen: list[int] = []
+    """The most entries that stand before one of a smaller value, up to `_MAX_REORDER_DEPTH`."""
+    seen: list[int] = []  # the latest, so that hostile orders cost no more than others
     depth = 0
     for time in times:
         insort(seen, time)
+        del seen[: -_MAX_REORDER_DEPTH - 1]
         later = 0
-        while seen[-1 - later] > time:
+        while later < _MAX_REORDER_DEPTH and later < len(seen) and seen[-1 - later] > time:
             later += 1
         depth = max(depth, later)
     return depth

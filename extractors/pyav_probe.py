@@ -11,7 +11,6 @@ average rate; a container's keyframe, duration and rotation fields are taken at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,11 +19,11 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from extractors.limits import MAX_DURATION_SECONDS, MAX_FRAMES
 from extractors.packet_index import (
     TIMED_CODECS,
     TIMED_CONTAINERS,
@@ -34,13 +33,10 @@ from extractors.packet_index import (
     index_packets,
     nal_length_size,
 )
+from extractors.pyav_container import open_container, video_stream, whole_packets
 from extractors.video_reader import UnreadableVideo
 
-__all__ = ["VideoFacts", "open_container", "probe_video", "video_stream", "whole_packets"]
-
-# Containers that hold their own data. Playlists (HLS, DASH, ffconcat) would open other files.
-_FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,m4v,h264,hevc,mp3,wav,aac,flac"
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+__all__ = ["VideoFacts", "probe_video"]
 
 # How far the frames may fall short of a declared duration before the file counts as cut off.
 _STREAM_MARGIN_FRAMES = 2.5
@@ -96,7 +92,8 @@ def probe_video(path: Path) -> VideoFacts:
     """Open a file, number its frames and close it.
 
     Raises:
-        UnreadableVideo: if the file is missing or no frame of it can be decoded.
+        UnreadableVideo: if the file is missing, no frame of it can be decoded, or it has more
+            frames, pixels, streams or hours than any video should.
     """
     header, packets = _read_packets(path)
     index = None
@@ -112,6 +109,11 @@ def probe_video(path: Path) -> VideoFacts:
     if rotation % 180:
         width_px, height_px = height_px, width_px
     times, duration = _frame_times(header, index, counted)
+    if duration > MAX_DURATION_SECONDS:
+        raise UnreadableVideo(
+            f"{path}: got {duration / 3600:,.1f} hours of video, expected at most "
+            f"{MAX_DURATION_SECONDS / 3600:g}; split it, or mend its frame times"
+        )
     declared, margin = _declared(header, duration / len(times))
     return VideoFacts(
         path=path,
@@ -129,38 +131,6 @@ def probe_video(path: Path) -> VideoFacts:
     )
 
 
-def open_container(path: Path) -> InputContainer:
-    if path.is_dir():
-        raise UnreadableVideo(
-            f'{path}: got a folder, expected a video file; open a folder with kind="frames"'
-        )
-    if not path.is_file():
-        raise UnreadableVideo(f"{path}: no such file; check the path of the videos")
-    if path.stat().st_size == 0:
-        raise UnreadableVideo(f"{path}: got an empty file, expected a video; get it again")
-    try:
-        # An absolute path cannot be taken for a protocol such as "concat:".
-        return av.open(str(path.absolute()), metadata_errors="ignore", options=_OPTIONS)
-    except av.FFmpegError as error:
-        raise UnreadableVideo(
-            f"{path}: got a file that does not open as a video ({error.strerror}), expected "
-            "MP4, MOV, MKV, WebM, AVI or the like; get it again, it may be incomplete"
-        ) from error
-
-
-def video_stream(path: Path, container: InputContainer) -> VideoStream:
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise UnreadableVideo(f"{path}: got {kinds} and no video in it, expected a video")
-    return stream
-
-
-def whole_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Packets to decode, without those cut off: they would spoil the frames still to come."""
-    return (packet for packet in container.demux(stream) if not packet.is_corrupt)
-
-
 def _read_packets(path: Path) -> tuple[_Header, list[PacketFacts]]:
     with open_container(path) as container:
         stream = video_stream(path, container)
@@ -172,12 +142,20 @@ def _read_packets(path: Path) -> tuple[_Header, list[PacketFacts]]:
             for packet in container.demux(stream):
                 if packet.size:  # the last one is empty and only ends the stream
                     packets.append(_packet_facts(packet, header.codec, length_size))
+                    _check_count(path, len(packets))
         except av.FFmpegError as error:
             raise UnreadableVideo(
                 f"{path}: reading stopped after {len(packets)} packets ({error.strerror}); "
                 "the file is damaged, get it again"
             ) from error
     return header, packets
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_FRAMES:
+        raise UnreadableVideo(
+            f"{path}: got more than {MAX_FRAMES:,} frames, expected fewer; split the video"
+        )
 
 
 def _packet_facts(packet: Packet[VideoStream], codec: str, length_size: int | None) -> PacketFacts:
@@ -239,6 +217,7 @@ def _decode_ahead(path: Path, index: PacketIndex | None) -> tuple[VideoFrame, li
                 for frame in packet.decode():
                     first = first or frame
                     times.append(frame.pts)
+                    _check_count(path, len(times))
                 if index is not None and times:
                     break
         except av.FFmpegError as error:

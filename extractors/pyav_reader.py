@@ -20,7 +20,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from extractors.packet_index import PacketIndex, Run, SeekPoint, plan_runs
-from extractors.pyav_probe import VideoFacts, open_container, video_stream, whole_packets
+from extractors.pyav_container import open_container, video_stream, whole_packets
+from extractors.pyav_probe import VideoFacts
 from extractors.video_reader import FILE_TIME_TOLERANCE_SECONDS, FrameDecodeError, VideoReader
 
 __all__ = ["PyavReader", "decodes_as_indexed"]
@@ -180,7 +181,7 @@ def decodes_as_indexed(facts: VideoFacts, *, num_threads: int = 0) -> bool:
         stream = video_stream(facts.path, container)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
-        stream.codec_context.options = {"skip_loop_filter": "all"}  # only prettier pixels
+        stream.codec_context.options |= {"skip_loop_filter": "all"}  # only prettier pixels
         size = (stream.codec_context.width, stream.codec_context.height)
         try:
             for frame in container.decode(stream):

@@ -35,13 +35,16 @@ def check_regular(path: Path, *, hint: str = "") -> os.stat_result:
     return status
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: Path, *, hint: str = "") -> int:
     """Descriptor of a plain file, open for reading; the caller closes it.
+
+    Args:
+        path, hint: as of `check_regular`.
 
     Raises:
         UnreadableVideo: as `check_regular`, or if the file may not be read.
     """
-    check_regular(path)
+    check_regular(path, hint=hint)
     try:
         # A pipe that took the file's place meanwhile does not keep this waiting either.
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -152,7 +153,7 @@ def _open_frames(
     if kind == "flow":
         return FlowReader(
             path,
-            kind="frames" if path.is_dir() else "tar",
+            kind="frames" if os.path.isdir(path) else "tar",
             frame_rate_fps=frame_rate_fps,
             stride=stride,
             frame_pattern=frame_pattern,

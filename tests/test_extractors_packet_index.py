@@ -45,6 +45,14 @@ def test_a_pyramid_is_reordered_twice_as_deep() -> None:
     assert index.reorder_depth == 2
 
 
+@pytest.mark.parametrize(("block", "depth"), [(5, 4), (17, 16), (18, 16), (500, 16)])
+def test_a_decoder_is_never_told_to_hold_back_more_than_it_can(block: int, depth: int) -> None:
+    times = [start + place for start in (0, block) for place in reversed(range(block))]
+    index = index_packets([packet(10 * time) for time in times], "h264")
+    assert index is not None
+    assert index.reorder_depth == depth
+
+
 def test_hidden_and_cut_off_packets_are_no_frames() -> None:
     packets = [
         packet(-20, IDR, is_discard=True),
