@@ -224,6 +224,11 @@ SHARED = [
 ]
 
 
+def test_every_shared_video_is_among_them(test_data: Path) -> None:
+    no_videos = {"text_named.mp4", "torchcodec_nasa_13013.mp4.audio.mp3", "zero_bytes.mp4"}
+    assert {path.name for path in (test_data / "video").iterdir()} == {*SHARED, *no_videos}
+
+
 @pytest.mark.parametrize("name", SHARED)
 def test_shared_files_are_exact(test_data: Path, name: str) -> None:
     path = test_data / "video" / name
