@@ -94,6 +94,9 @@ class DecodePool:
         self._workers.clear()
 
     def _hand_out(self, pending: deque[VideoWork], geometries: Geometries) -> None:
+        for worker in [w for w in self._workers if w.is_ready and not w.is_busy and w.is_dead]:
+            worker.end()  # between two videos: none of them is lost
+            self._workers.remove(worker)
         while pending and len(self._workers) < self._processes:
             self._workers.append(self._start_worker())  # in place of one that was given up
         for worker in self._workers:
@@ -169,6 +172,11 @@ class _Worker:
     def is_busy(self) -> bool:
         """Whether it has a video."""
         return self._work is not None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has ended by itself."""
+        return not self._process.is_alive()
 
     @property
     def path(self) -> object:

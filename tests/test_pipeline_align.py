@@ -72,12 +72,12 @@ def objects_of(boxes: tuple[tuple[int, ...], ...], frame: int) -> dict[str, NDAr
     return row
 
 
-def make_stage(**config: Any) -> AlignedStage:
+def make_stage(geometry: str = "square", **config: Any) -> AlignedStage:
     """Windows of 2 s (4 frames) and 1 s (2 frames); a clip of 4 frames half a second apart."""
     clip = {"frames": 4, "stride": 30, "rate_fps": 60}
     settings = {"global_window_seconds": 2, "local_window_seconds": 1, "output_size": 1}
     return make_aligned_stage(
-        verb=make_clip_stage("verb", clip=clip),
+        verb=make_clip_stage("verb", clip=clip, geometry=geometry),
         noun=make_clip_stage("noun", clip=clip),
         objects=make_objects_stage(window_seconds=2.0, top_k=K),
         **{**settings, **config},
@@ -175,6 +175,21 @@ def test_the_verb_map_at_the_local_objects(map_time: str, first: int, second: in
     ]
     np.testing.assert_allclose(values["verb_roi"], expected, rtol=1e-3)
     assert specs["verb_roi"].attributes["local_start"] == 2
+
+
+def test_boxes_meet_a_map_of_the_middle_of_the_frame() -> None:
+    """Resized to 224×112 and cropped to 112×112: the native columns 20 to 60, 5 to a cell."""
+    stage = make_stage("published")
+    frames = [objects_of(boxes, m) for m, boxes in enumerate(BOXES)]
+    frames[2] = objects_of(((40, 10, 80, 30), (60, 0, 80, 40)), 2)  # cut off; not seen at all
+    values, _ = align(stage, CLIP, fill(stage, CLIP, frames=frames))
+    expected = [
+        [2.5 + 5, 0.5 + 5],  # columns 20 to 50
+        [1.5 + 5, 2.5 + 5],  # columns 20 to 40
+        [5.5 + 5, 1.5 + 5],  # columns 40 to 60
+        [0.0, 0.0],
+    ]
+    np.testing.assert_allclose(values["verb_roi"], expected, rtol=1e-3)
 
 
 def test_objects_of_the_whole_window_in_order_of_time() -> None:

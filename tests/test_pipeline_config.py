@@ -169,6 +169,12 @@ def test_words_that_are_not_among_the_choices(section: Any, settings: dict[str, 
         section.model_validate(settings)
 
 
+def test_the_published_geometry_has_a_size_of_its_own() -> None:
+    network = {"network": {"name": "resnet3d"}, "weights": "w.pt"}
+    with pytest.raises(ValidationError, match="published sets its own size"):
+        ClipStageConfig.model_validate({**network, "geometry": "published", "size_px": 112})
+
+
 def test_the_defaults_are_the_papers() -> None:
     config = stages(2)
     verb, objects, aligned = config.verb, config.objects, config.aligned

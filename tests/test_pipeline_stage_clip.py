@@ -9,7 +9,7 @@ import pytest
 import torch
 from stage_fixtures import IDENTITIES, READING, WEIGHTS, make_clip, make_clip_stage
 
-from extractors.geometry import square
+from extractors.geometry import Geometry, square
 from extractors.registry import CLIP_EXTRACTORS, extractor_settings
 from pipeline.config_stages import ClipConfig, ClipStageConfig
 from pipeline.errors import ConfigError
@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "network": ({"network": {"name": "resnet3d", "depth": 18}}, True),
     "clip": ({"clip": {"frames": 32}}, True),
-    "geometry": ({"geometry": "square"}, False),  # the other one is tested below
+    "geometry": ({"geometry": "published"}, True),
     "size_px": ({"size_px": 128}, True),
     "dtype": ({"dtype": "float32"}, True),
     "outputs": ({"outputs": ["map", "pooled"]}, True),
@@ -118,6 +118,12 @@ def test_clips_of_equal_content_share_a_row() -> None:
     rows = stage.rows(clips, IDENTITIES)
     assert [row.clip_id for row in rows] == ["P01_01/7/0", "P01_02/7/0", "P01_01/7/0"]
     assert stage.row_key(clips[0], IDENTITIES) == stage.row_key(clips[1], IDENTITIES)
+
+
+def test_the_published_geometry_is_the_network_s() -> None:
+    stage = make_clip_stage(geometry="published")
+    assert stage.geometry == Geometry(112, 112)
+    assert stage.side_px == 112
 
 
 def test_what_the_runner_needs_to_know() -> None:

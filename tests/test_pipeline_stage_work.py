@@ -12,7 +12,7 @@ import pytest
 import torch
 from stage_fixtures import make_clip_stage
 
-from extractors.base import ClipExtractor, OutputSpec, Preprocessing
+from extractors.base import ClipExtractor, OutputSpec, Pending, Preprocessing
 from pipeline.decode_pass import DecodedRow
 from pipeline.rows import VideoRow
 from pipeline.shard_thread import ShardThread
@@ -159,6 +159,37 @@ def test_rows_do_not_wait_for_ever() -> None:
     setup = Setup(FakeExtractor(), batch_size=2, commit_seconds=0)
     setup.run(range(6))
     assert setup.shard_sizes == [2, 2, 2]
+
+
+def test_a_device_is_given_the_next_batch_before_results_are_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+
+    class Device(FakeExtractor):
+        """Results are there when they are fetched; errors, too."""
+
+        def launch(self, clips: torch.Tensor) -> Pending:
+            number = len([event for event in events if event.startswith("launch")])
+            events.append(f"launch {number}")
+            return Flying(number, super().launch, clips)
+
+    class Flying:
+        def __init__(self, number: int, compute: Any, clips: torch.Tensor) -> None:
+            self.number, self.compute, self.clips = number, compute, clips
+
+        def collect(self) -> dict[str, np.ndarray]:
+            events.append(f"collect {self.number}")
+            return self.compute(self.clips).collect()
+
+    monkeypatch.setattr("pipeline.stage_work._is_asynchronous", lambda extractor: True)
+    monkeypatch.setattr("pipeline.stage_work._stack", lambda f, pinned: torch.tensor(np.array(f)))
+    fates = Setup(Device(), batch_size=2).run([0, 1, SPOILT, 3, 4])
+    assert events[:6] == [
+        "launch 0", "launch 1", "collect 0", "launch 2", "collect 1",  # batch 1 is spoilt …
+        "launch 3",  # … and its halves are tried
+    ]  # fmt: skip
+    assert fates == {0: "stored", 1: "stored", SPOILT: "ValueError", 3: "stored", 4: "stored"}
 
 
 def test_time_is_accounted_for() -> None:
