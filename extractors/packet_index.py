@@ -151,6 +151,23 @@ def first_picture_type(data: memoryview, codec: str, length_size: int) -> int | 
     return None
 
 
+def is_disposable(data: memoryview, length_size: int) -> bool:
+    """Whether no other picture needs a packet of H.264, so that it may be left out.
+
+    So it is if every slice says that it is no reference (ITU-T H.264, 7.4.1: nal_ref_idc is 0).
+    """
+    position, has_slice = 0, False
+    while position + length_size < len(data):
+        size = int.from_bytes(data[position : position + length_size], "big")
+        header = data[position + length_size]
+        if 1 <= header & 31 <= 5:
+            has_slice = True
+            if header & 0x60:
+                return False
+        position += length_size + size
+    return has_slice
+
+
 def _seek_points(
     shown: Sequence[PacketFacts], pts: NDArray[np.int64], codec: str
 ) -> tuple[SeekPoint, ...]:

@@ -1,9 +1,10 @@
-"""Video files through PyAV (FFmpeg): exact on every file, with jumps where they are safe.
+"""Video files through PyAV (FFmpeg): exact on every file, with shortcuts where they are safe.
 
 Where frames carry their packet's time (see `packet_index`) a pass recognises each frame by that
 time, so it makes no difference where the decoder started, and it starts only at packets that
-need nothing before them. Everywhere else (AVI above all, whose frame times are made up) every
-pass decodes from the start and counts.
+need nothing before them. Pictures of H.264 that nobody asked for and no other picture is built on
+are not decoded at all. Everywhere else (AVI above all, whose frame times are made up) every pass
+decodes from the start and counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from extractors.packet_index import PacketIndex, Run, SeekPoint, plan_runs
+from extractors.packet_index import (
+    PacketIndex,
+    Run,
+    SeekPoint,
+    is_disposable,
+    nal_length_size,
+    plan_runs,
+)
 from extractors.pyav_container import open_container, video_stream, whole_packets
 from extractors.pyav_probe import VideoFacts
 from extractors.video_reader import FILE_TIME_TOLERANCE_SECONDS, FrameDecodeError, VideoReader
@@ -46,6 +54,7 @@ class PyavReader(VideoReader):
         self._index = facts.index
         self._rotation = facts.rotation
         self._num_threads = num_threads
+        self._nal_length_size: int | None = None  # of H.264; found out by each pass
 
     def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
         with open_container(self.path) as container:
@@ -53,6 +62,7 @@ class PyavReader(VideoReader):
             if self._index is None:
                 yield from self._count(whole_packets(container, stream), wanted)
                 return
+            self._nal_length_size = _h264_length_size(stream)
             for run in plan_runs(wanted, self._index.seek_points):
                 yield from self._decode_run(container, stream, run, self._index)
 
@@ -108,10 +118,13 @@ class PyavReader(VideoReader):
         self, packets: Iterator[Packet[VideoStream]], indices: list[int], index: PacketIndex
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Frames by their times, which the decoder gives in increasing order."""
+        wanted_pts = set(index.pts[indices].tolist())
         waiting = iter(indices)
         wanted = next(waiting)
         is_spoilt = False
         for packet in packets:
+            if packet.pts not in wanted_pts and self._is_idle(packet):
+                continue
             for frame in self._decoded(packet, wanted):
                 is_spoilt = _is_spoilt(frame, is_spoilt)
                 if frame.pts is not None and frame.pts < index.pts[wanted]:
@@ -123,6 +136,11 @@ class PyavReader(VideoReader):
                 if following is None:
                     return
                 wanted = following
+
+    def _is_idle(self, packet: Packet[VideoStream]) -> bool:
+        """Whether leaving a packet out changes no other frame; the one that ends all must stay."""
+        size = self._nal_length_size
+        return size is not None and packet.size > 0 and is_disposable(memoryview(packet), size)
 
     def _count(
         self, packets: Iterator[Packet[VideoStream]], indices: list[int]
@@ -162,6 +180,13 @@ class PyavReader(VideoReader):
             "the file is damaged, get it again or re-encode it",
             index,
         )
+
+
+def _h264_length_size(stream: VideoStream) -> int | None:
+    context = stream.codec_context
+    if context.codec.canonical_name != "h264":
+        return None
+    return nal_length_size("h264", context.extradata or b"")
 
 
 def _is_spoilt(frame: VideoFrame, is_spoilt: bool) -> bool:

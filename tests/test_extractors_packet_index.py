@@ -10,6 +10,7 @@ from extractors.packet_index import (
     SeekPoint,
     first_picture_type,
     index_packets,
+    is_disposable,
     nal_length_size,
     plan_runs,
 )
@@ -169,3 +170,24 @@ def test_times_may_be_negative_and_large() -> None:
     assert index is not None
     assert index.pts.dtype == np.int64
     assert index.pts.tolist() == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([0x01], True),
+        ([0x41], False),
+        ([0x21], False),
+        ([0x65], False),
+        ([0x01, 0x01], True),
+        ([0x01, 0x41], False),  # one slice that others need is enough
+        ([0x67, 0x68, 0x06, 0x01], True),  # parameter sets and messages say nothing
+        ([0x06, 0x67], False),  # no picture, so nothing is known
+        ([], False),
+    ],
+)
+def test_pictures_that_no_other_needs(headers: list[int], expected: bool) -> None:
+    units = [bytes([header, 0x88, 0x84]) for header in headers]
+    data = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+    assert is_disposable(memoryview(data), 4) is expected
+    assert not is_disposable(memoryview(data[:4]), 4)

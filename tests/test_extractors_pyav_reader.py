@@ -95,6 +95,29 @@ def test_jumps_only_where_the_decoder_starts_afresh(
     assert jumps == [True] * num_jumps
 
 
+@pytest.mark.parametrize(
+    ("name", "num_left_out"),
+    [("no-b-frames", 0), ("closed-gop-mp4", 14), ("closed-gop-mkv", 14), ("hevc-open-gop", 0)],
+)
+def test_pictures_that_nobody_needs_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, num_left_out: int
+) -> None:
+    """Of 28 frames three in four are B-pictures, and of those the middle one is built on."""
+    path = write(tmp_path, name)
+    decoded: list[int | None] = []
+    decode = PyavReader._decoded
+
+    def watched(self: PyavReader, packet: Any, wanted: int) -> Any:
+        decoded.append(packet.pts)
+        return decode(self, packet, wanted)
+
+    monkeypatch.setattr(PyavReader, "_decoded", watched)
+    with open_video(path) as reader:
+        times = reader._index.pts.tolist()  # type: ignore[attr-defined]
+        assert [index for index, _ in reader.frames([0, 29])] == [0, 29]
+    assert len(set(times[:28]) - set(decoded)) == num_left_out
+
+
 def test_a_jump_that_misses_is_decoded_all_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
