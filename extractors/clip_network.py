@@ -33,7 +33,9 @@ class Network3D(nn.Module):
     """What a 3-D network offers: its map before pooling, how large that is, and what follows it.
 
     `pool_map` and `classify` both start from the map, so that one pass gives all three. Pooling is
-    the mean, and the classifier a module `fc` on it, unless a subclass says otherwise.
+    the mean, and the classifier a module `fc` on it, unless a subclass says otherwise. A network
+    whose classifier sees more than the map gives that in `forward_hidden`, and all three start
+    from there.
     """
 
     @abstractmethod
@@ -43,6 +45,14 @@ class Network3D(nn.Module):
     @abstractmethod
     def map_shape(self, frames: int, size_px: int) -> tuple[int, int, int, int]:
         """(T', H', W', C') for square clips of this size."""
+
+    def forward_hidden(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) float → what the other methods start from, here the map."""
+        return self.forward_features(x)
+
+    def hidden_map(self, hidden: Tensor) -> Tensor:
+        """What `forward_hidden` gives → (B, C', T', H', W')."""
+        return hidden
 
     def pool_map(self, maps: Tensor) -> Tensor:
         """(B, C', T', H', W') → (B, C')."""
@@ -61,11 +71,11 @@ class Network3D(nn.Module):
 
     def forward_pooled(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, C')."""
-        return self.pool_map(self.forward_features(x))
+        return self.pool_map(self.forward_hidden(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, num_classes) logits; see `classify`."""
-        return self.classify(self.forward_features(x))
+        return self.classify(self.forward_hidden(x))
 
 
 class PendingClips:
@@ -141,7 +151,7 @@ class ClipNetwork(ClipExtractor):
         self.channels = len(self._pixels.mean)
         self.outputs = self._specs(outputs, num_classes)
         self._compiled = compile
-        self._forward = self.network.forward_features
+        self._forward = self.network.forward_hidden
         if compile:
             self._forward = torch.compile(self._forward)
 
@@ -156,13 +166,13 @@ class ClipNetwork(ClipExtractor):
     def launch(self, clips: Tensor) -> PendingClips:
         self._check(clips)
         with network_inference(self._precision, self.device):
-            maps = self._map(clips)  # (B, C', T', H', W')
+            hidden = self._hidden(clips)
         with network_inference("float32", self.device):
             return PendingClips(
-                {name: self._output(name, maps) for name in self.outputs}, self._dtype
+                {name: self._output(name, hidden) for name in self.outputs}, self._dtype
             )
 
-    def _map(self, clips: Tensor) -> Tensor:
+    def _hidden(self, clips: Tensor) -> Tensor:
         if self.device.type == "cuda" and not clips.is_cuda:
             clips = clips.pin_memory()  # only from there does a copy run beside the device's work
         clips = clips.to(self.device, non_blocking=True)
@@ -177,10 +187,11 @@ class ClipNetwork(ClipExtractor):
                 f"the compiled {self.name} failed: {error}. Set compile to false to run without"
             ) from error
 
-    def _output(self, name: str, maps: Tensor) -> Tensor:
+    def _output(self, name: str, hidden: Tensor) -> Tensor:
         if name == "map":
-            return maps.permute(0, 2, 3, 4, 1)  # (B, T', H', W', C')
-        wide = maps.float()
+            maps = self.network.hidden_map(hidden)  # (B, C', T', H', W')
+            return maps.permute(0, 2, 3, 4, 1)
+        wide = hidden.float()
         return self.network.pool_map(wide) if name == "pooled" else self.network.classify(wide)
 
     def _check(self, clips: Tensor) -> None:
