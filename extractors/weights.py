@@ -1,4 +1,4 @@
-"""Checkpoints in and out: read them safely, fit them strictly, write them atomically.
+"""Checkpoints and networks: fit one into the other strictly, write them atomically.
 
 Nothing here has a default set of weights. A network's numbers come from a named file or from a
 named seed, never from whatever happened to be at hand.
@@ -15,44 +15,23 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from safetensors.torch import save as format_safetensors
 from torch import Tensor, nn
 
+from extractors.checkpoint_files import first, load_state
+
+__all__ = [
+    "create_network",
+    "load_into",
+    "load_metadata",
+    "load_state",
+    "save_checkpoint",
+    "seeded_init",
+]
+
 M = TypeVar("M", bound=nn.Module)
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".tar")
-_WRAPPERS = ("state_dict", "model")
 _METADATA_KEY = "symbio"
-_SHOWN = 5
-
-
-def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a checkpoint's parameters.
-
-    A dictionary wrapped in ``state_dict`` or ``model`` is unwrapped, and the ``module.`` in front
-    of every name of a data-parallel checkpoint removed. Code hidden in a pickle is never run.
-
-    Args:
-        path: a ``.safetensors`` file, or torch's ``.pt``, ``.pth`` or ``.tar``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is empty, cut short, or not a checkpoint of plain tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
-    if path.suffix == ".safetensors":
-        state = _read_safetensors(path)
-    elif path.suffix in _TORCH_SUFFIXES:
-        state = _read_torch(path)
-    else:
-        known = ", ".join((".safetensors", *_TORCH_SUFFIXES))
-        raise ValueError(f"got weights file {path}, expected a name ending in one of {known}")
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return state
 
 
 def load_into(
@@ -75,7 +54,8 @@ def load_into(
         The replaceable submodules of `module` that were *not* loaded.
 
     Raises:
-        ValueError: naming missing and unexpected parameters and those of another shape.
+        ValueError: naming missing and unexpected parameters, those of another shape or type, and
+            those that are not finite.
     """
     own = module.state_dict()
     kept = tuple(p for p in replaceable if _below(own, p) and not _fits(own, state, p))
@@ -85,18 +65,34 @@ def load_into(
     # Batch counters do not take part in inference, and older checkpoints have none.
     missing = [k for k in wanted if k not in offered and not k.endswith(".num_batches_tracked")]
     unexpected = [k for k in offered if k not in wanted]
-    other_shape = [
-        f"{k} (got {tuple(offered[k].shape)}, expected {tuple(v.shape)})"
-        for k, v in wanted.items()
-        if k in offered and offered[k].shape != v.shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other_shape}
-    problems = [f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
-    if problems:
+    pairs = {k: (offered[k], v) for k, v in wanted.items() if k in offered}
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": [
+            f"{k} (got {tuple(a.shape)}, expected {tuple(b.shape)})"
+            for k, (a, b) in pairs.items()
+            if a.shape != b.shape
+        ],
+        "of another type": [
+            f"{k} (got {a.dtype}, expected {b.dtype})"
+            for k, (a, b) in pairs.items()
+            if b.is_floating_point() and not a.is_floating_point()
+        ],
+    }
+    found = [f"{len(names)} {kind}: {first(names)}" for kind, names in problems.items() if names]
+    if found:
         raise ValueError(
-            f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}. "
+            f"{source} does not fit {type(module).__name__}: {'; '.join(found)}. "
             "Check the architecture options against the checkpoint"
         )
+    spoilt = [k for k, (a, _) in pairs.items() if not bool(a.isfinite().all())]
+    if spoilt:
+        raise ValueError(
+            f"{source} has NaN or infinity in {first(spoilt)}, expected finite weights; "
+            "take another checkpoint of that training"
+        )
+    # Half precision is widened on the way in.
     module.load_state_dict({**own, **offered})
     return kept
 
@@ -186,43 +182,6 @@ def create_network(
     return module
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise _unreadable(path, error) from error
-    while isinstance(content, Mapping):
-        inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        raise ValueError(f"got a {type(content).__name__} in {path}, expected named tensors")
-    others = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
-    if others or not content:
-        found = f"entries that are not tensors: {_first(others)}" if others else "no entries"
-        raise ValueError(f"got {found} in {path}, expected named tensors")
-    return {str(k): v for k, v in content.items()}
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    size = path.stat().st_size
-    return ValueError(
-        f"cannot read {path} ({size} bytes) as a checkpoint of plain tensors: {reason}. "
-        "It may be empty, cut short, or hold objects other than tensors"
-    )
-
-
 def _is_below(key: str, prefix: str) -> bool:
     return key == prefix or key.startswith(f"{prefix}.")
 
@@ -236,8 +195,3 @@ def _fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str) -
     return set(names) == set(_below(state, prefix)) and all(
         own[k].shape == state[k].shape for k in names
     )
-
-
-def _first(names: list[str]) -> str:
-    more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

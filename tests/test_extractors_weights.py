@@ -184,6 +184,42 @@ def test_classifier_must_fit_where_it_matters() -> None:
         load_into(Small(classes=7), Small().state_dict(), replaceable=())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    state = dict(Small().state_dict())
+    state["conv.weight"] = state["conv.weight"].clone()
+    state["conv.weight"][1, 0, 2, 2] = value
+    state["bn.running_var"] = torch.full((4,), value)
+    target = seeded_init(Small, 2)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"net\.pth has NaN or infinity in conv\.weight, bn\.running_var, expected"
+    ):
+        load_into(target, state, source="net.pth")
+    assert equal(target.state_dict(), before)
+    # of no account in a classifier that is replaced anyway
+    state = {**Small().state_dict(), "fc.bias": torch.full((9,), value)}
+    assert load_into(target, state) == ("fc",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_become_the_networks(dtype: torch.dtype) -> None:
+    source, target = seeded_init(Small, 1), seeded_init(Small, 2)
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in source.state_dict().items()}
+    load_into(target, state)
+    assert target.conv.weight.dtype == torch.float32
+    assert torch.equal(target.conv.weight, state["conv.weight"].float())
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    state = {**Small().state_dict(), "conv.weight": torch.zeros(4, 1, 3, 3, dtype=torch.int8)}
+    with pytest.raises(
+        ValueError,
+        match=r"1 of another type: conv\.weight \(got torch\.int8, expected torch\.float32\)",
+    ):
+        load_into(Small(), state)
+
+
 def test_checkpoints_without_batch_counters_load() -> None:
     state = {k: v for k, v in Small().state_dict().items() if "num_batches" not in k}
     assert load_into(Small(), state) == ()

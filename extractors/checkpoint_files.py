@@ -1,0 +1,152 @@
+"""Checkpoint files of all kinds read as named tensors, never running code they may hold.
+
+safetensors files hold nothing but tensors. torch's files hold a pickle, which torch's restricted
+unpickler reads; numpy's arrays beside the tensors are let through as stand-ins. Plain pickles of
+numpy arrays go through `load_numpy_pickle`.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from extractors.numpy_pickles import STAND_INS, PickledArray, load_numpy_pickle
+
+__all__ = ["first", "load_state"]
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".tar")
+_SUFFIXES = (".safetensors", *_TORCH_SUFFIXES, ".pkl")
+_WRAPPERS = ("state_dict", "model")
+_SHOWN = 5
+# "GLOBAL argparse.Namespace was not an allowed global" and other wordings of torch's
+_FORBIDDEN = re.compile(r"(?:GLOBAL|global|class) ([\w.]+\.[\w.]+)")
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Read a checkpoint's parameters.
+
+    A dictionary wrapped in ``state_dict`` or ``model`` is unwrapped, and the ``module.`` in front
+    of every name of a data-parallel checkpoint removed. Code hidden in a pickle is never run.
+
+    Args:
+        path: a ``.safetensors`` file, torch's ``.pt``, ``.pth`` or ``.tar``, or a ``.pkl`` of numpy
+            arrays such as those of detectron2's model zoo.
+
+    Returns:
+        name → tensor on the CPU, in the dtype of the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty, cut short, or not a checkpoint of plain tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(
+            f"got weights file {path}, expected a name ending in one of {', '.join(_SUFFIXES)}"
+        )
+    try:
+        content = _read(path)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged or hostile file can fail in any way
+        raise _unreadable(path, error) from error
+    state = _tensors(content, path)
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def first(names: list[str]) -> str:
+    """The first few of many names."""
+    more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    zipped = _is_zip(path)
+    if path.suffix == ".pkl" and not zipped:
+        return load_numpy_pickle(path)
+    if zipped:
+        _check_sizes(path)
+    allowed: list[Any] = [(stand_in, name) for name, stand_in in STAND_INS.items()]
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _check_sizes(path: Path) -> None:
+    """torch never compresses what it saves: contents larger than the file are a bomb."""
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+    if claimed > path.stat().st_size:
+        raise ValueError(f"its entries claim {claimed} bytes, more than the whole file")
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    # Methods of dict itself: a pickle may set attributes of the dictionaries that it makes.
+    while isinstance(content, dict):
+        wrapped = [value for k in _WRAPPERS if isinstance(value := dict.get(content, k), dict)]
+        if not wrapped:
+            break
+        content = wrapped[0]
+    if not isinstance(content, dict):
+        raise ValueError(f"got a {type(content).__name__} in {path}, expected named tensors")
+    entries = list(dict.items(content))
+    if not entries:
+        raise ValueError(f"got no entries in {path}, expected named tensors")
+    kinds = (Tensor, nn.Parameter, PickledArray)
+    others = [
+        name if isinstance(name, str) else f"one named by a {type(name).__name__}"
+        for name, value in entries
+        if not isinstance(name, str) or type(value) not in kinds
+    ]
+    if others:
+        raise ValueError(
+            f"got entries that are not tensors: {first(others)} in {path}, expected named tensors"
+        )
+    return {name: _tensor(name, value, path) for name, value in entries}
+
+
+def _tensor(name: str, value: Tensor | PickledArray, path: Path) -> Tensor:
+    if isinstance(value, PickledArray):
+        try:
+            return torch.from_numpy(value.array().copy())
+        except ValueError as error:
+            raise ValueError(f"{name} in {path}: {error}") from error
+    tensor = Tensor.detach(value)
+    # A view may claim any size on one number's storage, others have no storage or are encoded.
+    plain = (
+        tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    )
+    if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ValueError(
+            f"got {name} in {path}, {tuple(tensor.shape)} on {tensor.device}, with other storage "
+            "than its numbers, expected a plain tensor; save the checkpoint anew"
+        )
+    return tensor
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    text = str(error).strip()
+    reason = (text or type(error).__name__).splitlines()[0]
+    if found := _FORBIDDEN.search(text):
+        reason = f"it names {found[1]}"
+    size = path.stat().st_size
+    return ValueError(
+        f"cannot read {path} ({size} bytes) as a checkpoint of plain tensors: {reason}. "
+        "It may be empty, cut short, or hold objects other than tensors; nothing in it was run"
+    )
