@@ -7,7 +7,7 @@ P01_101), whatever the rate of the video. The annotations number frames by
 file from 0.
 
 The official flow is two grey images a frame, `u/frame_0000000001.jpg` (horizontal) and
-`v/frame_0000000001.jpg` (vertical); a value v stands for v / 255 · 40 − 20 pixels. Facts, from the
+`v/frame_0000000001.jpg` (vertical); `extractors.flow` says what their values mean. Facts, from the
 organisers' own conversion of labels (C1-Action-Recognition-TSN-TRN-TSM): flow has a stride of 2
 for the two-digit videos and of 1 for the three-digit ones, and RGB number n belongs to flow number
 `(n − 1) // stride + 1`. Hence flow number j is on screen from the time of RGB number

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from extractors.transforms import RESIZE, resize_frame
+from extractors.transforms import RESIZE, Pixels, resize_frame
 
 __all__ = ["Geometry", "square"]
 
@@ -52,14 +51,14 @@ class Geometry:
         longer = int(self.resize_px * long / short)
         return (self.resize_px, longer) if height_px <= width_px else (longer, self.resize_px)
 
-    def apply(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply(self, frame: Pixels) -> Pixels:
         """Resize and crop a frame.
 
         Args:
-            frame: (H, W, C) uint8; C is 3 for RGB, 2 for flow.
+            frame: (H, W, C) uint8; C is 3 for RGB, 2 for flow. Flow may also be float32.
 
         Returns:
-            (H', W', C) uint8, contiguous.
+            (H', W', C) of the same dtype, contiguous.
         """
         scaled = resize_frame(frame, self.scaled_size_px(*frame.shape[:2]))
         if self.crop_px is None:

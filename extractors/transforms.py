@@ -9,6 +9,7 @@ clip so that all its frames move together, and no mirroring, since they name non
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,20 +33,26 @@ __all__ = [
 ]
 
 
-def resize_frame(frame: NDArray[np.uint8], size_px: int | tuple[int, int]) -> NDArray[np.uint8]:
+Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
+
+
+def resize_frame(frame: Pixels, size_px: int | tuple[int, int]) -> Pixels:
     """Resize a frame, without keeping its aspect.
 
     Args:
-        frame: (H, W, C) uint8; C is 3 for RGB, 2 for flow.
+        frame: (H, W, C) uint8; C is 3 for RGB, 2 for flow. Flow may also be float32.
         size_px: height and width of the result; one number for a square.
 
     Returns:
-        (height, width, C) uint8, contiguous.
+        (height, width, C) of the same dtype, contiguous.
 
     Raises:
-        ValueError: for anything but a uint8 frame.
+        ValueError: for anything else.
     """
-    if frame.ndim != 3 or frame.shape[2] not in (2, 3) or frame.dtype != np.uint8:
+    is_flow = frame.ndim == 3 and frame.shape[2] == 2
+    if not (is_flow or (frame.ndim == 3 and frame.shape[2] == 3)) or not (
+        frame.dtype == np.uint8 or (is_flow and frame.dtype == np.float32)
+    ):
         raise ValueError(
             f"got {frame.dtype} {frame.shape}, expected a uint8 frame (H, W, 3), or flow (H, W, 2)"
         )

@@ -31,6 +31,8 @@ ADAPTERS = {
     "av": ("extractors/pyav_*.py", "pipeline/toy_*.py"),
     "torchvision.models.detection": ("extractors/faster_rcnn.py",),
     "torchvision.models.video": ("extractors/torchvision_video.py",),
+    "torchvision.models.optical_flow": ("extractors/flow_raft.py",),
+    "cv2": ("extractors/flow_tvl1.py",),
     "detectron2": ("extractors/detectron2_*.py",),
     "zarr": ("stores/zarr_*.py",),
     "h5py": ("stores/hdf5_*.py",),
