@@ -7,7 +7,7 @@ run one after the other, never at the same time in two threads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
@@ -67,7 +67,7 @@ def network_inference(
     check_precision(precision, device)
     tf32 = precision == "tf32"
     dtype = _AUTOCAST.get(precision)
-    cast = nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    cast = torch.autocast(device.type, dtype, enabled=dtype is not None)
     convolutions = torch.backends.cudnn.flags(
         enabled=True, benchmark=fixed_shapes, deterministic=True, allow_tf32=tf32
     )
@@ -78,13 +78,6 @@ def network_inference(
             yield
     finally:
         torch.set_float32_matmul_precision(products)
-
-
-@contextmanager
-def float32_inference() -> Iterator[None]:
-    """`network_inference` in float32 for inputs of any shape."""
-    with network_inference("float32", torch.device("cpu"), fixed_shapes=False):
-        yield
 
 
 def check_precision(precision: str, device: torch.device) -> None:

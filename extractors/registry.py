@@ -174,6 +174,8 @@ def create_frame_extractor(
     given: bool = False,
     dtype: str = "float16",
     device: str = "cpu",
+    precision: str = "float32",
+    compile: bool = False,
 ) -> FrameExtractor:
     """Build a frame extractor; arguments as `create_clip_extractor`, and two more.
 
@@ -193,5 +195,7 @@ def create_frame_extractor(
         given=given,
         dtype=dtype,
         device=device,
+        precision=precision,
+        compile=compile,
     )
     return built

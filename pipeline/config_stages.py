@@ -78,6 +78,8 @@ class ObjectsConfig(WeightedConfig):
     rate_fps: Positive = 2.0
     times: Literal["grid", "centred"] = "grid"
     dtype: FloatType = "float16"
+    precision: Precision = "float32"
+    compile: Switch = False
     batch_size: Count = 8
 
     @model_validator(mode="after")

@@ -43,7 +43,10 @@ class ObjectsStage(Keyed):
             "stage": self.name,
             "version": self.VERSION,
             "detector": network_settings(
-                FRAME_EXTRACTORS, self.config.detector, "stages.objects.detector"
+                FRAME_EXTRACTORS,
+                self.config.detector,
+                "stages.objects.detector",
+                self.config.precision,
             ),
             "weights": self.weights,
             "top_k": self.config.top_k,
@@ -121,6 +124,8 @@ class ObjectsStage(Keyed):
             given=self.config.boxes is not None,
             dtype=self.config.dtype,
             device=device,
+            precision=self.config.precision,
+            compile=self.config.compile,
         )
 
 

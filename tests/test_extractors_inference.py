@@ -36,6 +36,9 @@ def test_inference_sets_the_switches_and_puts_them_back() -> None:
     assert switches() == before
     with network_inference("bfloat16", CPU, fixed_shapes=False):
         assert switches() == (False, False, True, False, "highest", True, False)
+        with network_inference("float32", CPU):
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_enabled("cpu")
     with pytest.raises(KeyError), network_inference("float32", CPU):
         raise KeyError
     assert switches() == before

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from stage_fixtures import IDENTITIES, READING, make_clip, make_objects_stage
 
+from extractors.given_boxes import GivenBoxesExtractor
 from extractors.registry import FRAME_EXTRACTORS, extractor_settings
 from pipeline.boxes import BoxFile
 from pipeline.config_stages import ObjectsConfig
@@ -22,6 +23,8 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "dtype": ({"dtype": "float32"}, True),
     "rate_fps": ({"rate_fps": 4}, False),
     "times": ({"times": "centred"}, False),
+    "precision": ({"precision": "bfloat16"}, True),
+    "compile": ({"compile": True}, False),
     "batch_size": ({"batch_size": 3}, False),
     "weights": ({"weights": "elsewhere/w.pt"}, False),
     "weights_seed": ({"weights": "random", "weights_seed": 4}, False),
@@ -168,3 +171,22 @@ def test_a_frame_without_boxes_has_a_row_too(tmp_path: Path) -> None:
     rows = stage.rows([make_clip("P01_01")], IDENTITIES)
     assert len(rows) == 12
     assert all(row.boxes is not None and len(row.boxes.scores) == 0 for row in rows)
+
+
+def test_the_detector_is_built_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(
+        GivenBoxesExtractor, "__init__", lambda self, o, **given: made.update(given)
+    )
+    settings = {"detector": {"name": "given_boxes", "backbone": "resnet10"}, "boxes": "boxes.csv"}
+    make_objects_stage(**settings, precision="bfloat16", compile=True, top_k=3).create("cpu")
+    assert made == {
+        "weights": Path("w.pt"),
+        "seed": None,
+        "top_k": 3,
+        "given": True,
+        "dtype": "float16",
+        "device": "cpu",
+        "precision": "bfloat16",
+        "compile": True,
+    }
