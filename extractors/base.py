@@ -77,11 +77,13 @@ class GivenBoxes:
         boxes_xyxy_px: (n, 4) float32, native-frame pixels.
         scores: (n,) float32, higher is kept first.
         classes: (n,) int32.
+        frame_size_px: width and height of the frame they were drawn in, if known.
     """
 
     boxes_xyxy_px: NDArray[np.float32]
     scores: NDArray[np.float32]
     classes: NDArray[np.int32]
+    frame_size_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.boxes_xyxy_px.ndim != 2 or self.boxes_xyxy_px.shape[1] != 4:

@@ -164,9 +164,15 @@ def select_boxes(given: GivenBoxes, frame: Frame, top_k: int, *, label: str) -> 
 
     Raises:
         ValueError: if a box or score is not finite, inverted or without area, or lies outside the
-            frame.
+            frame, or if the boxes were drawn in a frame of another size.
     """
     height_px, width_px = frame.shape[:2]
+    if given.frame_size_px not in (None, (width_px, height_px)):
+        width, height = given.frame_size_px
+        raise ValueError(
+            f"got boxes of a {width}×{height} frame for {label} of {width_px}×{height_px} px, "
+            "expected boxes in pixels of this frame; was it another version of the video?"
+        )
     boxes = given.boxes_xyxy_px.astype(np.float32)
     clipped = clip_to_frame(boxes, frame)
     for problem, bad in (

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +15,7 @@ from extractors.base import GivenBoxes
 from pipeline.csv_file import integer, number, read_rows, required
 from pipeline.errors import AnnotationError
 
-__all__ = ["BOX_COLUMNS", "BoxFile"]
+__all__ = ["BOX_COLUMNS", "BoxFile", "BoxTable", "BoxedVideo"]
 
 BOX_COLUMNS = ("video_id", "time_seconds", "x0", "y0", "x1", "y1", "score", "noun_class")
 
@@ -21,58 +24,118 @@ BOX_COLUMNS = ("video_id", "time_seconds", "x0", "y0", "x1", "y1", "score", "nou
 TIME_TOLERANCE_US = 25_000
 
 Times = npt.NDArray[np.int64]
-NO_BOXES = (np.empty(0, dtype=np.int64), np.empty((0, 7)))
 
 
-class BoxFile:
+@dataclass(frozen=True)
+class BoxedVideo:
+    """The boxes of one video, frame after frame.
+
+    Attributes:
+        times_us: (f,) of the frames that somebody looked at, increasing.
+        starts: (f + 1,) boxes of frame i are those from ``starts[i]`` to ``starts[i + 1]``.
+        boxes_xyxy_px: (n, 4) float32.
+        scores: (n,) float32.
+        classes: (n,) int32.
+        frame_sizes_px: (f, 2) width and height of the frames the boxes were drawn in, if known.
+    """
+
+    times_us: Times
+    starts: npt.NDArray[np.int64]
+    boxes_xyxy_px: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int32]
+    frame_sizes_px: npt.NDArray[np.int32] | None = None
+
+    def frame(self, index: int) -> GivenBoxes:
+        """The boxes of one frame."""
+        of_frame = slice(int(self.starts[index]), int(self.starts[index + 1]))
+        size = None if self.frame_sizes_px is None else self.frame_sizes_px[index]
+        return GivenBoxes(
+            self.boxes_xyxy_px[of_frame],
+            self.scores[of_frame],
+            self.classes[of_frame],
+            frame_size_px=None if size is None else (int(size[0]), int(size[1])),
+        )
+
+
+NO_BOXES = GivenBoxes(
+    np.empty((0, 4), dtype=np.float32), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int32)
+)
+
+
+class BoxTable:
     """Boxes by video and time.
 
-    The file is CSV with the columns of `BOX_COLUMNS`: seconds from the first frame, native-frame
-    pixels (xyxy), one row per box. A time without rows is a frame without objects.
+    Attributes:
+        path: where they come from, for messages.
+        entry: what holds a box there.
+    """
+
+    entry: ClassVar[str] = "line"
+
+    def __init__(self, path: Path, videos: Mapping[str, BoxedVideo]) -> None:
+        self.path = path
+        self._videos = videos
+
+    def video_ids(self) -> list[str]:
+        """The videos that somebody looked at."""
+        return list(self._videos)
+
+    def times_us(self, video_id: str) -> Times:
+        """The times of a video that have boxes: (n,) int64 microseconds, increasing."""
+        video = self._videos.get(video_id)
+        if video is None:
+            return np.empty(0, dtype=np.int64)
+        return video.times_us[np.diff(video.starts) > 0]
+
+    def at(self, video_id: str, time_us: int) -> GivenBoxes:
+        """The boxes of one frame, in their order; none is a frame without objects."""
+        video = self._videos.get(video_id)
+        if video is None or not len(video.times_us):
+            return NO_BOXES
+        times = video.times_us
+        after = min(int(np.searchsorted(times, time_us)), len(times) - 1)
+        before = max(after - 1, 0)
+        near = min((before, after), key=lambda index: abs(int(times[index]) - time_us))
+        if abs(int(times[near]) - time_us) > TIME_TOLERANCE_US:
+            return NO_BOXES
+        return video.frame(near)
+
+
+class BoxFile(BoxTable):
+    """Boxes from a CSV file with the columns of `BOX_COLUMNS`.
+
+    Seconds from the first frame, native-frame pixels (xyxy), one line per box. A time without lines
+    is a frame without objects. Corners and scores may be any number, ``nan`` as well: what no frame
+    can have is the failure of that frame.
 
     Raises:
         AnnotationError: a column is absent, a value is no number, or a time or class is negative.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         rows: dict[str, list[tuple[float, ...]]] = defaultdict(list)
         for line, row in read_rows(path, BOX_COLUMNS):
             where = f"{path}:{line}"
-            values = [number(row, column, where) for column in BOX_COLUMNS[1:7]]
-            values.append(integer(row, "noun_class", where))
-            for column, value in ((BOX_COLUMNS[1], values[0]), (BOX_COLUMNS[7], values[6])):
+            time_seconds = number(row, "time_seconds", where)
+            noun_class = integer(row, "noun_class", where)
+            for column, value in (("time_seconds", time_seconds), ("noun_class", noun_class)):
                 if value < 0:
                     raise AnnotationError(f"{where}: got {column} {value}, expected 0 or more")
-            rows[required(row, "video_id", where)].append(tuple(values))
-        self._boxes = {video: _by_time(np.array(values)) for video, values in rows.items()}
-
-    def video_ids(self) -> list[str]:
-        """The videos that have boxes."""
-        return list(self._boxes)
-
-    def times_us(self, video_id: str) -> Times:
-        """The times of a video that have boxes: (n,) int64 microseconds, increasing."""
-        return np.unique(self._boxes.get(video_id, NO_BOXES)[0])
-
-    def at(self, video_id: str, time_us: int) -> GivenBoxes:
-        """The boxes of one frame, in file order; none is a frame without objects."""
-        times, rows = self._boxes.get(video_id, NO_BOXES)
-        low, high = 0, 0
-        if len(times):
-            after = min(int(np.searchsorted(times, time_us)), len(times) - 1)
-            before = max(after - 1, 0)
-            near = min((times[before], times[after]), key=lambda t: abs(int(t) - time_us))
-            if abs(int(near) - time_us) <= TIME_TOLERANCE_US:
-                low, high = np.searchsorted(times, (near, near + 1))
-        chosen = rows[low:high]
-        return GivenBoxes(
-            boxes_xyxy_px=chosen[:, 1:5].astype(np.float32),
-            scores=chosen[:, 5].astype(np.float32),
-            classes=chosen[:, 6].astype(np.int32),
-        )
+            measured = (number(row, c, where, finite=False) for c in BOX_COLUMNS[2:7])
+            video_id = required(row, "video_id", where)
+            rows[video_id].append((time_seconds, *measured, noun_class))
+        super().__init__(path, {video: _by_time(np.array(rows)) for video, rows in rows.items()})
 
 
-def _by_time(rows: npt.NDArray[np.float64]) -> tuple[Times, npt.NDArray[np.float64]]:
+def _by_time(rows: npt.NDArray[np.float64]) -> BoxedVideo:
     ordered = rows[np.argsort(rows[:, 0], kind="stable")]
-    return np.rint(ordered[:, 0] * 1e6).astype(np.int64), ordered
+    times_us = np.rint(ordered[:, 0] * 1e6).astype(np.int64)
+    frames, starts = np.unique(times_us, return_index=True)
+    return BoxedVideo(
+        times_us=frames,
+        starts=np.append(starts, len(ordered)),
+        boxes_xyxy_px=ordered[:, 1:5].astype(np.float32),
+        scores=ordered[:, 5].astype(np.float32),
+        classes=ordered[:, 6].astype(np.int32),
+    )

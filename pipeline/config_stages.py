@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config_base import (
     Count,
@@ -18,7 +18,14 @@ from pipeline.config_base import (
     WeightedConfig,
 )
 
-__all__ = ["AlignedConfig", "ClipConfig", "ClipStageConfig", "ObjectsConfig", "StagesConfig"]
+__all__ = [
+    "AlignedConfig",
+    "BoxStoreConfig",
+    "ClipConfig",
+    "ClipStageConfig",
+    "ObjectsConfig",
+    "StagesConfig",
+]
 
 
 DEFAULT_SIZE_PX = 256  # the papers' second stage
@@ -69,11 +76,19 @@ class ClipStageConfig(WeightedConfig):
         return self
 
 
+class BoxStoreConfig(Section):
+    """Boxes that a stage of a store holds; ``key``: its first digits, where it has several."""
+
+    store: Path
+    stage: str = "objects"
+    key: Annotated[str, Field(pattern="^[0-9a-f]{1,64}$")] | None = None
+
+
 class ObjectsConfig(WeightedConfig):
     """Objects per frame: what a detector finds, or its features at ``boxes`` from elsewhere."""
 
     detector: NetworkConfig
-    boxes: Path | None = None
+    boxes: Path | BoxStoreConfig | None = None
     top_k: Count = 5
     rate_fps: Positive = 2.0
     times: Literal["grid", "centred"] = "grid"
@@ -86,7 +101,7 @@ class ObjectsConfig(WeightedConfig):
     def _boxes_when_given(self) -> ObjectsConfig:
         if self.detector.name == "given_boxes" and self.boxes is None:
             raise ValueError(
-                "detector given_boxes finds no boxes of its own; give boxes (a CSV file)"
+                "detector given_boxes finds no boxes of its own; give boxes: a CSV file, or a store"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -75,13 +76,14 @@ def required(row: dict[str, str], column: str, where: str) -> str:
     return value
 
 
-def number(row: dict[str, str], column: str, where: str) -> float:
-    """A finite number."""
+def number(row: dict[str, str], column: str, where: str, *, finite: bool = True) -> float:
+    """A number, a finite one unless told otherwise."""
     try:
         value = float(row[column])
+        usable = math.isfinite(value) or not finite
     except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
+        usable = False
+    if not usable:
         raise AnnotationError(f"{where}: got {column} {row[column]!r}, expected a number")
     return value
 

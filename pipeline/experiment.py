@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from extractors.video import reader_identity
 from heads.registry import list_heads
-from pipeline.boxes import BoxFile
+from pipeline.boxes import BoxTable
+from pipeline.boxes_store import load_boxes
 from pipeline.clips import Clip, make_clips
 from pipeline.config import ExperimentConfig
 from pipeline.config_base import WeightedConfig
@@ -100,16 +100,16 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
     )
 
 
-def _check_boxes(boxes: BoxFile | None, dataset: Dataset) -> None:
-    """A boxes file that does not know a video is another spelling more often than an empty room."""
+def _check_boxes(boxes: BoxTable | None, dataset: Dataset) -> None:
+    """Boxes that do not know a video: another spelling more often than an empty room."""
     if boxes is None:
         return
     without = sorted({s.video_id for s in dataset.segments} - set(boxes.video_ids()))
     if without:
         shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
         raise AnnotationError(
-            f"{boxes.path}: got no line for {len(without):,} labelled videos ({shown}), expected "
-            "boxes for every video; check how the ids are spelt"
+            f"{boxes.path}: got no {boxes.entry} for {len(without):,} labelled videos ({shown}), "
+            "expected boxes for every video; check how the ids are spelt"
         )
 
 
@@ -171,7 +171,7 @@ def stage_keys(config: ExperimentConfig) -> dict[str, str]:
 
 
 def _stages(
-    config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo, boxes: BoxFile | None
+    config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo, boxes: BoxTable | None
 ) -> AlignedStage:
     reading = _reading_settings(where)
     sections = config.stages
@@ -212,5 +212,5 @@ def _weights_settings(section: WeightedConfig, memo: IdentityMemo, key: str) -> 
         ) from error
 
 
-def _boxes(section: ObjectsConfig) -> BoxFile | None:
-    return None if section.boxes is None else BoxFile(Path(section.boxes))
+def _boxes(section: ObjectsConfig) -> BoxTable | None:
+    return None if section.boxes is None else load_boxes(section.boxes)

@@ -17,7 +17,7 @@ from extractors.given_boxes import BoxClassifier, GivenBoxesExtractor
 from extractors.objects import select_boxes
 from extractors.registry import parse_options
 from extractors.weights import create_network
-from pipeline.boxes import BoxFile
+from pipeline.boxes import BoxTable
 from pipeline.config_data import VideosConfig
 from pipeline.config_stages import ObjectsConfig
 from pipeline.config_training import BoxFinetuneConfig
@@ -68,7 +68,7 @@ class BoxTask:
         self,
         dataset: Dataset,
         videos: VideosConfig,
-        boxes: BoxFile,
+        boxes: BoxTable,
         settings: BoxFinetuneConfig,
     ) -> None:
         self._settings = settings

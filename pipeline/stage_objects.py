@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from extractors.base import FrameExtractor
 from extractors.registry import FRAME_EXTRACTORS, create_frame_extractor
-from pipeline.boxes import BoxFile
+from pipeline.boxes import BoxTable
 from pipeline.clips import Clip, grid_times_us, window_times_us
 from pipeline.config_stages import ObjectsConfig
 from pipeline.keys import row_key
@@ -29,7 +29,7 @@ class ObjectsStage(Keyed):
     window_seconds: float
     weights: Settings
     reading: Settings
-    boxes: BoxFile | None
+    boxes: BoxTable | None
     name = "objects"
     geometry = None  # native frames
     VERSION: ClassVar[int] = 1
@@ -74,8 +74,11 @@ class ObjectsStage(Keyed):
 
     def frame_key(self, video_id: str, time_us: int, identities: Identities) -> str:
         """The row of one frame. Given boxes are part of the content, so they are in the key."""
-        boxes = None if self.boxes is None else self.boxes.at(video_id, time_us)
-        extra = b"" if boxes is None else b"".join(v.tobytes() for v in vars(boxes).values())
+        extra = b""
+        if self.boxes is not None:
+            boxes = self.boxes.at(video_id, time_us)
+            arrays = (boxes.boxes_xyxy_px, boxes.scores, boxes.classes)
+            extra = b"".join(values.tobytes() for values in arrays)
         return row_key(identities[video_id], np.array([time_us], dtype=np.int64), extra)
 
     def row_keys(self, clip: Clip, identities: Identities) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from extractors.inference import resolve_device
-from pipeline.boxes import BoxFile
+from pipeline.boxes_store import load_boxes
 from pipeline.config import ExperimentConfig
 from pipeline.config_data import VideosConfig
 from pipeline.config_training import ClipFinetuneConfig, StageOneSection
@@ -92,7 +92,7 @@ def _objects(
             "finetune.objects: needs this section, and stages.objects with given_boxes and boxes"
         )
     module = create_box_network(stage, settings, len(dataset.noun_names))
-    return module, BoxTask(dataset, videos, BoxFile(stage.boxes), settings), settings
+    return module, BoxTask(dataset, videos, load_boxes(stage.boxes), settings), settings
 
 
 def _architecture(config: ExperimentConfig, network: Network) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any
         inner = models_of(info.annotation)
         for section_model in inner:
             yield from keys_of(section_model, f"{prefix}{name}.")
-        if not inner:
+        if not inner or set(get_args(info.annotation)) - {*inner, type(None)}:
             yield f"{prefix}{name}", ... if info.is_required() else plain(info.default)
 
 

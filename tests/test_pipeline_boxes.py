@@ -93,9 +93,8 @@ def test_videos_and_their_times(tmp_path: Path) -> None:
     [
         ("a,nan,1,2,3,4,0.75,3", "got time_seconds 'nan', expected a number"),
         ("a,-0.5,1,2,3,4,0.75,3", "got time_seconds -0.5, expected 0 or more"),
-        ("a,0,1,2,inf,4,0.75,3", "got x1 'inf', expected a number"),
         ("a,0,1,2,3,x,0.75,3", "got y1 'x', expected a number"),
-        ("a,0,1,2,3,4,NaN,3", "got score 'NaN', expected a number"),
+        ("a,inf,1,2,3,4,0.75,3", "got time_seconds 'inf', expected a number"),
         ("a,0,1,2,3,4,,3", "got score '', expected a number"),
         ("a,0,1,2,3,4,0.75,3.0", "got noun_class '3.0', expected a whole number"),
         ("a,0,1,2,3,4,0.75,-1", "got noun_class -1, expected 0 or more"),
@@ -107,6 +106,15 @@ def test_what_cannot_be(tmp_path: Path, row: str, message: str) -> None:
     with pytest.raises(AnnotationError) as caught:
         load(tmp_path, f"a,0,1,2,3,4,1,0\n{row}\n")
     assert str(caught.value) == f"{tmp_path}/boxes.csv:3: {message}"
+
+
+def test_numbers_that_no_box_can_have_are_left_to_its_frame(tmp_path: Path) -> None:
+    boxes = load(tmp_path, "a,0,nan,2,inf,4,NaN,3\na,1,1,2,3,4,0.5,3\n")
+    found = boxes.at("a", 0)
+    assert np.isnan(found.boxes_xyxy_px[0, 0])
+    assert np.isinf(found.boxes_xyxy_px[0, 2])
+    assert np.isnan(found.scores[0])
+    assert boxes.at("a", 1_000_000).boxes_xyxy_px.tolist() == [[1, 2, 3, 4]]
 
 
 def test_a_column_that_is_absent(tmp_path: Path) -> None:
