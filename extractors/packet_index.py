@@ -19,8 +19,9 @@ coded picture type is looked up:
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Sequence
+from array import array
+from bisect import bisect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,20 +89,38 @@ class Run(NamedTuple):
     indices: list[int]
 
 
-def index_packets(packets: Sequence[PacketFacts], codec: str) -> PacketIndex | None:
-    """Number the frames of a stream; None if its times cannot tell them apart."""
-    # A packet that was cut off decodes to an invented picture: it is not promised.
-    shown = [p for p in packets if not p.is_discard and not p.is_corrupt]
-    times = [p.pts for p in shown if p.pts is not None]
-    if not times or len(times) < len(shown) or len(set(times)) < len(times):
-        return None
+def index_packets(packets: Iterable[PacketFacts], codec: str) -> PacketIndex | None:
+    """Number the frames of a stream; None if its times cannot tell them apart.
+
+    `packets` are gone through once; of each that starts nothing, eight bytes are kept.
+    """
+    times = array("q")
+    starts: list[PacketFacts] = []
+    last: PacketFacts | None = None
+    is_timed = True
+    order = _Reordering()
+    for packet in packets:
+        if packet.pts is not None:
+            order.add(packet.pts)
+        # A packet that was cut off decodes to an invented picture: it is not promised.
+        if packet.is_discard or packet.is_corrupt:
+            continue
+        if packet.pts is None:
+            is_timed = False
+            continue
+        times.append(packet.pts)
+        if last is None or packet.pts > _known(last.pts):
+            last = packet
+        if packet.is_key and _resets_decoder(packet, codec):
+            starts.append(packet)
     pts = np.sort(np.array(times, dtype=np.int64))
-    last = max(shown, key=lambda p: _known(p.pts))
+    if last is None or not is_timed or (np.diff(pts) == 0).any():
+        return None
     return PacketIndex(
         pts=pts,
         end_pts=_known(last.pts) + (last.duration or _usual_step(pts)),
-        seek_points=_seek_points(shown, pts, codec),
-        reorder_depth=_reorder_depth([p.pts for p in packets if p.pts is not None]),
+        seek_points=_seek_points(starts, pts),
+        reorder_depth=order.depth,
     )
 
 
@@ -168,14 +187,11 @@ def is_disposable(data: memoryview, length_size: int) -> bool:
     return has_slice
 
 
-def _seek_points(
-    shown: Sequence[PacketFacts], pts: NDArray[np.int64], codec: str
-) -> tuple[SeekPoint, ...]:
+def _seek_points(starts: Sequence[PacketFacts], pts: NDArray[np.int64]) -> tuple[SeekPoint, ...]:
     points = [
         # Matroska keeps no dts; what FFmpeg makes up for it is missing at the start.
         SeekPoint(int(np.searchsorted(pts, time)), time, time if p.dts is None else p.dts)
-        for p, time in ((p, _known(p.pts)) for p in shown)
-        if p.is_key and _resets_decoder(p, codec)
+        for p, time in ((p, _known(p.pts)) for p in starts)
     ]
     return tuple(sorted(points))
 
@@ -188,18 +204,19 @@ def _resets_decoder(packet: PacketFacts, codec: str) -> bool:
     return codec in _CODECS_RESET_BY_KEYFRAMES
 
 
-def _reorder_depth(times: Sequence[int]) -> int:
-    """The most entries that stand before one of a smaller value, up to `_MAX_REORDER_DEPTH`."""
-    seen: list[int] = []  # the latest, so that hostile orders cost no more than others
-    depth = 0
-    for time in times:
-        insort(seen, time)
-        del seen[: -_MAX_REORDER_DEPTH - 1]
-        later = 0
-        while later < _MAX_REORDER_DEPTH and later < len(seen) and seen[-1 - later] > time:
-            later += 1
-        depth = max(depth, later)
-    return depth
+class _Reordering:
+    """`depth`: the most entries that stand before one of a smaller value, as far as it matters."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self._latest: list[int] = []  # so few that hostile orders cost no more than others
+
+    def add(self, time: int) -> None:
+        latest = self._latest
+        place = bisect(latest, time)
+        self.depth = max(self.depth, min(len(latest) - place, _MAX_REORDER_DEPTH))
+        latest.insert(place, time)
+        del latest[: -_MAX_REORDER_DEPTH - 1]
 
 
 def _usual_step(pts: NDArray[np.int64]) -> int:

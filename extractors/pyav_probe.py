@@ -11,6 +11,7 @@ average rate; a container's keyframe, duration and rotation fields are taken at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -95,10 +96,7 @@ def probe_video(path: Path) -> VideoFacts:
         UnreadableVideo: if the file is missing, no frame of it can be decoded, or it has more
             frames, pixels, streams or hours than any video should.
     """
-    header, packets = _read_packets(path)
-    index = None
-    if header.container in TIMED_CONTAINERS and header.codec in TIMED_CODECS:
-        index = index_packets(packets, header.codec)
+    header, index = _read_packets(path)
     first, counted = _decode_ahead(path, index)
     if index is not None and first.pts != index.pts[0]:
         # The decoder passes over the first packets, as after a cut between keyframes.
@@ -131,24 +129,32 @@ def probe_video(path: Path) -> VideoFacts:
     )
 
 
-def _read_packets(path: Path) -> tuple[_Header, list[PacketFacts]]:
+def _read_packets(path: Path) -> tuple[_Header, PacketIndex | None]:
     with open_container(path) as container:
         stream = video_stream(path, container)
         header = _read_header(container, stream)
-        extradata = stream.codec_context.extradata or b""
-        length_size = nal_length_size(header.codec, extradata)
-        packets = []
-        try:
-            for packet in container.demux(stream):
-                if packet.size:  # the last one is empty and only ends the stream
-                    packets.append(_packet_facts(packet, header.codec, length_size))
-                    _check_count(path, len(packets))
-        except av.FFmpegError as error:
-            raise UnreadableVideo(
-                f"{path}: reading stopped after {len(packets)} packets ({error.strerror}); "
-                "the file is damaged, get it again"
-            ) from error
-    return header, packets
+        if header.container not in TIMED_CONTAINERS or header.codec not in TIMED_CODECS:
+            return header, None
+        return header, index_packets(_all_packets(path, container, stream), header.codec)
+
+
+def _all_packets(
+    path: Path, container: InputContainer, stream: VideoStream
+) -> Iterator[PacketFacts]:
+    codec = stream.codec_context.codec.canonical_name
+    length_size = nal_length_size(codec, stream.codec_context.extradata or b"")
+    count = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.size:  # the last one is empty and only ends the stream
+                count += 1
+                _check_count(path, count)
+                yield _packet_facts(packet, codec, length_size)
+    except av.FFmpegError as error:
+        raise UnreadableVideo(
+            f"{path}: reading stopped after {count} packets ({error.strerror}); "
+            "the file is damaged, get it again"
+        ) from error
 
 
 def _check_count(path: Path, count: int) -> None:

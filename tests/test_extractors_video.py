@@ -104,6 +104,14 @@ def test_a_playlist_does_not_open_other_files(tmp_path: Path) -> None:
             open_video(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9/a.mp4", "file:///dev/zero", "concat:/dev/zero", "pipe:0"]
+)
+def test_addresses_are_names_of_files_that_are_not_there(address: str) -> None:
+    with pytest.raises(UnreadableVideo, match="no such file"):
+        open_video(address)
+
+
 def test_a_name_like_a_protocol_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "concat:a.mp4", num_frames=5)
     monkeypatch.chdir(tmp_path)
