@@ -81,7 +81,7 @@ def stage_report(plan: StagePlan[Any]) -> StageReport:
 
 
 def write_report(report: RunReport, path: Path) -> None:
-    """Write a report as JSON. Seconds, bytes and rows; see docs/config.md for the fields."""
+    """Write a report as JSON. Seconds, bytes and rows; see docs/extraction.md for the fields."""
     path.write_text(json.dumps(_as_json(report), indent=2) + "\n", encoding="utf-8")
 
 

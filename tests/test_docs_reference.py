@@ -108,9 +108,15 @@ def test_every_stored_output_is_documented() -> None:
     objects = ObjectsStage(demo.objects, 1.5, {}, {}, None)
     network = demo.verb.network
     clip_outputs = create_clip_extractor(
-        network.name, architecture=network.options, weights=None, seed=0, frames=16, size_px=32
+        network.name,
+        architecture=network.options,
+        weights=None,
+        seed=0,
+        frames=16,
+        size_px=32,
+        outputs=("map", "pooled", "logits"),
     ).outputs
-    map_specs = {"map": ArraySpec(**vars(clip_outputs["map"]))}
+    map_specs = {name: ArraySpec(**vars(spec)) for name, spec in clip_outputs.items()}
     object_specs = {n: ArraySpec(**vars(s)) for n, s in object_outputs(5, 8, "float16").items()}
     aligned = AlignedStage(demo.aligned, verb, noun, objects).output_specs(
         {"verb": map_specs, "noun": map_specs, "objects": object_specs}
