@@ -87,9 +87,9 @@ def peak_rss_mb() -> float:
     return proc_status_mb("VmHWM")
 
 
-def proc_status_mb(name: str) -> float:
-    """Return a size from /proc/self/status in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def proc_status_mb(name: str, process: int | str = "self") -> float:
+    """Return a size from /proc/self/status in MB; `process`: id of another one."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:"))) * 1024 / 1e6
 
 

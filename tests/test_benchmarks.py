@@ -1,4 +1,4 @@
-"""The store benchmark runs from end to end; what it measures is for machines, not for tests."""
+"""The benchmarks run from end to end; what they measure is for machines, not for tests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ FIGURE = re.compile(
     r"figure (\S+) (-?[\d.]+(?:e[+-]\d+)?) \S+ target (?:none|([<>]=) (\S+) (met|short))"
 )
 CASES = ("objects", "maps")
+BACKBONES = ("resnet50_3d", "i3d_rgb", "r2plus1d_34")
 PEERS = ("memmap", "lmdb", "h5py", "tensorstore", "zarr_python")
 
 
-def expected_names() -> set[str]:
+def store_names() -> set[str]:
     """Every figure there should be, in each format that stores come in."""
     formats = sorted(FORMATS)
     of_format = [
@@ -39,36 +40,49 @@ def expected_names() -> set[str]:
     }
 
 
-@pytest.fixture(scope="module")
-def output() -> str:
-    """What the shortest run prints."""
-    kept = (BENCHMARKS / "results" / "store.json").read_bytes()
-    command = [sys.executable, "bench_store.py", "--quick"]
-    output = subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True, text=True)
-    assert output.stderr == ""
-    assert (BENCHMARKS / "results" / "store.json").read_bytes() == kept
-    return output.stdout
+def extract_names() -> set[str]:
+    """Every figure of extraction on the CPU."""
+    of_backbone = [
+        *[f"{what}_{unit}" for what in ("run", "forward") for unit in ("speed", "gemm_fraction")],
+        *["end_to_end_ratio", "decode_speed", "forward_work", "gemm_rate", "channels_last_speedup"],
+        *[f"{what}_in_run" for what in ("decode", "forward", "waiting", "writing")],
+        *["before_run", "peak_rss", "decode_process_peak_rss"],
+    ]
+    sizes, whats = ("456x256", "1080p"), ("ratio", "needed_only_ratio", "speed")
+    lengths, parts = ("short", "long"), ("main", "decode_process")
+    return {
+        *[f"{name}_{figure}" for name, figure in product(BACKBONES, of_backbone)],
+        *[f"decode_resize_{size}_{what}" for size, what in product(sizes, whats)],
+        *["three_stages_decode_cost", "three_stages_frames", "long_video_memory"],
+        *[f"{when}_decode_process_start" for when in ("first", "later")],
+        *[f"{length}_video_{part}_peak_rss" for length, part in product(lengths, parts)],
+    }
 
 
-def test_the_store_benchmark_gives_every_figure(output: str) -> None:
+def run_quick(name: str) -> str:
+    """What the shortest run of a benchmark prints; results are left alone."""
+    results = BENCHMARKS / "results"
+    kept = {path: path.read_bytes() for path in results.iterdir()}
+    command = [sys.executable, f"bench_{name}.py", "--quick"]
+    ended = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert {path: path.read_bytes() for path in results.iterdir()} == kept
+    return ended.stdout
+
+
+def figure_names(output: str) -> set[str]:
+    """Names of all figures, each of which must be there once."""
     names = [line.split()[1] for line in output.splitlines() if line.startswith("figure ")]
     assert len(names) == len(set(names))
-    missing = expected_names() - set(names)
-    # Where temporary files lie in memory, nothing can be read from a disk.
-    excused = {
-        name
-        for name in missing
-        for case in CASES
-        if f"{case}_cold_read" in name and f"left out: {case}_cold_read" in output
-    }
-    assert missing == excused
-    assert set(names) <= expected_names()
+    return set(names)
 
 
-def test_each_figure_says_whether_it_meets_its_target(output: str) -> None:
-    lines = [line for line in output.splitlines() if line.startswith("figure ")]
+def judged_names(output: str) -> set[str]:
+    """Names of the figures with a target; each line must say rightly whether it is met."""
     judged = set()
-    for line in lines:
+    for line in output.splitlines():
+        if not line.startswith("figure "):
+            continue
         match = FIGURE.fullmatch(line)
         assert match, line
         _, value, sign, limit, verdict = match.groups()
@@ -76,8 +90,50 @@ def test_each_figure_says_whether_it_meets_its_target(output: str) -> None:
             holds = float(value) >= float(limit) if sign == ">=" else float(value) <= float(limit)
             assert verdict == ("met" if holds else "short"), line
             judged.add(match[1])
+    return judged
+
+
+@pytest.fixture(scope="module")
+def store_output() -> str:
+    return run_quick("store")
+
+
+@pytest.fixture(scope="module")
+def extract_output() -> str:
+    return run_quick("extract")
+
+
+def test_the_store_benchmark_gives_every_figure(store_output: str) -> None:
+    names = figure_names(store_output)
+    missing = store_names() - names
+    # Where temporary files lie in memory, nothing can be read from a disk.
+    excused = {
+        name
+        for name in missing
+        for case in CASES
+        if f"{case}_cold_read" in name and f"left out: {case}_cold_read" in store_output
+    }
+    assert missing == excused
+    assert names <= store_names()
+
+
+def test_each_figure_of_the_store_says_whether_it_meets_its_target(store_output: str) -> None:
+    judged = judged_names(store_output)
     formats = sorted(FORMATS)
     for figure in ("files_per_row", "epoch_rss_growth", "open_for_reading_cpu"):
         assert {f"{name}_{figure}" for name in formats} <= judged
     for figure in ("write_ratio", "read_ratio"):
         assert {f"{name}_{case}_{figure}" for name, case in product(formats, CASES)} <= judged
+
+
+def test_the_extraction_benchmark_gives_every_figure(extract_output: str) -> None:
+    names = {name for name in figure_names(extract_output) if not name.startswith("cuda_")}
+    assert names == extract_names()
+
+
+def test_each_figure_of_extraction_says_whether_it_meets_its_target(extract_output: str) -> None:
+    assert {name for name in judged_names(extract_output) if not name.startswith("cuda_")} == {
+        *[f"{backbone}_end_to_end_ratio" for backbone in BACKBONES],
+        *[f"decode_resize_{size}_ratio" for size in ("456x256", "1080p")],
+        *["three_stages_decode_cost", "three_stages_frames", "long_video_memory"],
+    }
