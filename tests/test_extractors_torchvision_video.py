@@ -32,8 +32,8 @@ def shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {k: v.shape for k, v in network.state_dict().items()}
 
 
-def tiny_mvit(version: int) -> Any:
-    """torchvision's MViT of three blocks over 4 frames of 32 px, as v1 and v2 build theirs."""
+def tiny_mvit(version: int, size_px: int = 32) -> Any:
+    """torchvision's MViT of three blocks over 4 frames, as v1 and v2 build theirs."""
     kernels, strides = ([], [3, 3, 3], [3, 3, 3]), ([], [1, 2, 2], [1, 1, 1])
     blocks = [
         MSBlockConfig(heads, width, out, kernel, [3, 3, 3], stride, [1, 2, 2])
@@ -45,7 +45,9 @@ def tiny_mvit(version: int) -> Any:
     flags |= {"rel_pos_embed": version == 2, "proj_after_attn": version == 2}
     if version == 2:
         blocks[0] = MSBlockConfig(1, 8, 16, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2])
-    model = seeded_init(lambda: TorchvisionMViT((32, 32), 4, blocks, num_classes=6, **flags), 0)
+    model = seeded_init(
+        lambda: TorchvisionMViT((size_px,) * 2, 4, blocks, num_classes=6, **flags), 0
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -142,20 +144,22 @@ def test_map_pooled_and_logits_are_torchvisions(
         torch.testing.assert_close(network.classify(maps), logits)
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_mvits_map_is_its_tokens_and_pooled_its_class_token(version: int) -> None:
-    theirs = tiny_mvit(version)
+@pytest.mark.parametrize(("version", "size_px", "side"), [(1, 32, 4), (1, 20, 3), (2, 32, 4)])
+def test_mvits_map_is_its_tokens_and_pooled_its_class_token(
+    version: int, size_px: int, side: int
+) -> None:
+    theirs = tiny_mvit(version, size_px)
     last, head = Seen(theirs.norm), Seen(theirs.head)
-    x = torch.randn(2, 3, 4, 32, 32)
+    x = torch.randn(2, 3, 4, size_px, size_px)
     with torch.inference_mode():
         logits = theirs(x)
-        tokens = last.made[0]  # (B, 1 + 2 × 4 × 4, C)
+        tokens = last.made[0]  # (B, 1 + 2 × side × side, C)
         network = MViT(theirs, 6).eval()
-        assert network.map_shape(4, 32) == (2, 4, 4, 16)
+        assert network.map_shape(4, size_px) == (2, side, side, 16)
         maps = network.forward_features(x)
-        assert maps.shape == (2, 16, 2, 4, 4)
-        for t, row, column in ((0, 0, 0), (0, 0, 3), (0, 3, 1), (1, 2, 0)):
-            expected = tokens[:, 1 + 16 * t + 4 * row + column]
+        assert maps.shape == (2, 16, 2, side, side)
+        for t, row, column in ((0, 0, 0), (0, 0, 2), (0, 2, 1), (1, 2, 0)):
+            expected = tokens[:, 1 + (t * side + row) * side + column]
             torch.testing.assert_close(maps[:, :, t, row, column], expected)
         torch.testing.assert_close(network.forward_pooled(x), head.given[0])
         torch.testing.assert_close(network(x), logits)
