@@ -153,11 +153,20 @@ def build_detector(config: DetectorConfig, detections: int) -> Any:
     """A detector without weights that keeps at least `detections` of a frame.
 
     Raises:
-        ValueError: if the config's network is no R-CNN that features can be taken from.
+        ValueError: if the network cannot be built, such as for parts that are not registered or
+            want detectron2's compiled code where there is none, or is no R-CNN that features can
+            be taken from.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # detectron2 is older than what it imports
-        detector: Any = config.build()
+        try:
+            detector: Any = config.build()
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"detectron2 cannot build this config's network: {type(error).__name__}: {error}"
+            ) from error
     heads: Any = getattr(detector, "roi_heads", None)
     if not hasattr(heads, "box_pooler") and not hasattr(heads, "res5"):
         raise ValueError(

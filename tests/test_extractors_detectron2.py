@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -415,9 +416,47 @@ def test_other_networks_are_refused() -> None:
         build_detector(config, 5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("ROI_HEADS: {NAME: OfAnotherProject}", "KeyError: .*OfAnotherProject"),
+        ("RESNETS: {DEPTH: 51}", "KeyError: 51"),
+        ("PIXEL_MEAN: [1.0]", r"AssertionError: tensor\("),
+    ],
+)
+def test_networks_that_cannot_be_built(tmp_path: Path, changes: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"_BASE_: {ZOO}/Base-RCNN-FPN.yaml\nMODEL: {{{changes}}}")
+    config = load_config(Detectron2Options(config=str(tmp_path / "a.yaml")))
+    with pytest.raises(ValueError, match=rf"cannot build this config's network: {message}"):
+        build_detector(config, 5)
+
+
 def test_weights_of_other_classes_are_refused(case: Callable[[str], Case]) -> None:
     with pytest.raises(ValueError, match=r"cls_score\.weight \(got \(8, 1024\), expected \(4,"):
         case("R50-FPN").extractor(num_classes=3)
+
+
+def test_a_pickle_of_the_model_zoo_does_as_well(
+    case: Callable[[str], Case], tmp_path: Path
+) -> None:
+    """In the zoo's form, with the constants of older versions; detectron2 reads the same of it."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    made = case("R50-FPN")
+    arrays = {name: values.numpy() for name, values in made.model.state_dict().items()}
+    anchors = "proposal_generator.anchor_generator.cell_anchors.0"
+    old = {"pixel_mean": np.zeros((3, 1, 1), "f4"), anchors: np.zeros((3, 4), "f4")}
+    path = tmp_path / "model_final.pkl"
+    with path.open("wb") as file:
+        pickle.dump({"model": {**arrays, **old}, "__author__": "Detectron2 Model Zoo"}, file)
+    theirs = build_theirs(made.config)
+    DetectionCheckpointer(theirs).load(str(path))
+    expected = Case(made.config, path, theirs, "BGR").predict(FRAMES[0])
+    row = Case(made.config, path, None, "BGR").extractor()([FRAMES[0]])
+    n = len(expected)
+    assert n == 4
+    np.testing.assert_allclose(row["scores"][0, :n], expected.scores, atol=1e-5)
+    np.testing.assert_allclose(row["boxes_xyxy_px"][0, :n], expected.pred_boxes.tensor, atol=1e-3)
 
 
 def test_safetensors_do_as_well(case: Callable[[str], Case], tmp_path: Path) -> None:

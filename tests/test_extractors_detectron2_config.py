@@ -217,6 +217,20 @@ def test_networks_that_are_no_rcnn_are_refused(package: Path) -> None:
         build_detector(config, 5)
 
 
+@pytest.mark.parametrize("error", [KeyError("NoSuchHead"), ImportError("no _C")])
+def test_networks_that_cannot_be_built(
+    package: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(cfg: Any) -> Any:
+        raise error
+
+    (package / "a.yaml").write_text("")
+    monkeypatch.setattr(sys.modules["detectron2.modeling"], "build_model", fail)
+    config = load_config(Detectron2Options(config="a.yaml"))
+    with pytest.raises(ValueError, match=f"build this config's network: {type(error).__name__}: "):
+        build_detector(config, 5)
+
+
 def test_what_is_called_is_described_by_its_import_name() -> None:
     model = {
         "_target_": nn.Conv2d,
