@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.file_stamp import check_unchanged
 from extractors.pyav_probe import VideoFacts
 from extractors.pyav_reader import decodes_as_indexed
 from extractors.video_reader import (
@@ -64,6 +65,7 @@ class DecordReader(VideoReader):
             declared_duration_seconds=facts.declared_duration_seconds,
             declared_margin_seconds=facts.declared_margin_seconds,
         )
+        self._stamp = facts.stamp
         self._num_threads = num_threads
         self._unused: Any = self._open()  # opening reads the whole file: keep it for the first pass
 
@@ -93,6 +95,7 @@ class DecordReader(VideoReader):
         return video
 
     def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+        check_unchanged(self.path, self._stamp)
         video = self._open() if self._unused is None else self._unused
         self._unused = None
         position = 0

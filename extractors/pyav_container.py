@@ -21,7 +21,9 @@ from extractors.limits import MAX_FRAME_PIXELS, MAX_STREAMS
 from extractors.regular_file import open_regular
 from extractors.video_reader import UnreadableVideo
 
-__all__ = ["open_container", "video_stream", "whole_packets"]
+__all__ = ["FOLDER_HINT", "open_container", "video_stream", "whole_packets"]
+
+FOLDER_HINT = 'open a folder with kind="frames"'
 
 # Containers that hold their own data. Playlists (HLS, DASH, ffconcat) would open other files.
 _FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,m4v,h264,hevc,mp3,wav,aac,flac"
@@ -33,7 +35,7 @@ def open_container(path: Path) -> InputContainer:
     Raises:
         UnreadableVideo: if it is no plain file, or nothing that opens as a video.
     """
-    os.close(open_regular(path, hint='open a folder with kind="frames"'))
+    os.close(open_regular(path, hint=FOLDER_HINT))
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": _FORMATS,

@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from extractors.file_stamp import FileStamp, file_stamp
 from extractors.limits import MAX_DURATION_SECONDS, MAX_FRAMES
 from extractors.packet_index import (
     TIMED_CODECS,
@@ -34,7 +35,8 @@ from extractors.packet_index import (
     index_packets,
     nal_length_size,
 )
-from extractors.pyav_container import open_container, video_stream, whole_packets
+from extractors.pyav_container import FOLDER_HINT, open_container, video_stream, whole_packets
+from extractors.regular_file import check_regular
 from extractors.video_reader import UnreadableVideo
 
 __all__ = ["VideoFacts", "probe_video"]
@@ -52,12 +54,14 @@ class VideoFacts:
     """What opening a file found out.
 
     Attributes:
+        stamp: of the file as it was read.
         index: frames by their packets' times; None if they can only be counted.
         rotation: degrees, anticlockwise, that turn a decoded frame into the displayed one.
         other fields: as in `VideoReader`.
     """
 
     path: Path
+    stamp: FileStamp
     container: str
     codec: str
     pixel_format: str
@@ -96,6 +100,8 @@ def probe_video(path: Path) -> VideoFacts:
         UnreadableVideo: if the file is missing, no frame of it can be decoded, or it has more
             frames, pixels, streams or hours than any video should.
     """
+    check_regular(path, hint=FOLDER_HINT)
+    stamp = file_stamp(path)
     header, index = _read_packets(path)
     first, counted = _decode_ahead(path, index)
     if index is not None and first.pts != index.pts[0]:
@@ -115,6 +121,7 @@ def probe_video(path: Path) -> VideoFacts:
     declared, margin = _declared(header, duration / len(times))
     return VideoFacts(
         path=path,
+        stamp=stamp,
         container=header.container,
         codec=header.codec,
         pixel_format=header.pixel_format,

@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from extractors.file_stamp import check_unchanged
 from extractors.packet_index import (
     PacketIndex,
     Run,
@@ -51,12 +52,14 @@ class PyavReader(VideoReader):
             declared_duration_seconds=facts.declared_duration_seconds,
             declared_margin_seconds=facts.declared_margin_seconds,
         )
+        self._stamp = facts.stamp
         self._index = facts.index
         self._rotation = facts.rotation
         self._num_threads = num_threads
         self._nal_length_size: int | None = None  # of H.264; found out by each pass
 
     def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+        check_unchanged(self.path, self._stamp)
         with open_container(self.path) as container:
             stream = self._start_decoder(container)
             if self._index is None:

@@ -1,5 +1,6 @@
 """PyAV gives the frames of a plain decode on every file, with and without jumps."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from video_files import (
     COUNTED_STREAMS,
     DAMAGED_FRAMES,
+    KEYS,
     OTHER_STREAMS,
     STREAMS,
     assert_exact,
@@ -22,7 +24,13 @@ from video_files import (
 
 from extractors.pyav_probe import probe_video
 from extractors.pyav_reader import PyavReader, decodes_as_indexed
-from extractors.video import FrameDecodeError, UnreadableVideo, VideoReader, open_video
+from extractors.video import (
+    FrameDecodeError,
+    UnreadableVideo,
+    VideoChanged,
+    VideoReader,
+    open_video,
+)
 
 TIMED = STREAMS | OTHER_STREAMS
 ALL = TIMED | COUNTED_STREAMS
@@ -208,13 +216,28 @@ def test_an_abandoned_pass_closes_its_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_file_that_shrinks_after_opening_is_an_error(tmp_path: Path, share: float) -> None:
-    path = write(tmp_path, "closed-gop-mkv")
-    with open_video(path, reader="pyav") as reader:
-        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path, share: float) -> None:
+    path = write_video(tmp_path / "a.mkv", codec_options=KEYS, size_px=(320, 240))
+    with open_video(path, reader="pyav", num_threads=1) as reader:
+        frames = reader.frames(range(120))
+        next(frames)
+        os.truncate(path, int(path.stat().st_size * share))
         with pytest.raises(FrameDecodeError, match="decoding ended before frame") as caught:
-            list(reader.frames(range(120)))
+            list(frames)
         assert caught.value.frame == pytest.approx(120 * share, abs=30)
+
+
+@pytest.mark.parametrize("kind", ["pyav", "decord"])
+def test_a_file_replaced_between_two_passes_is_noticed(tmp_path: Path, kind: Any) -> None:
+    """Even by one of as many frames at the same times, which would pass for it."""
+    path = write(tmp_path, "closed-gop-mp4")
+    with open_video(path, reader=kind) as reader:
+        assert reader.reader_name == kind
+        assert len(list(reader.frames([0, 60]))) == 2
+        other = write_video(tmp_path / "other.mp4", codec_options=f"{KEYS}:bframes=0")
+        other.replace(path)
+        with pytest.raises(VideoChanged, match=r"a\.mp4"):
+            list(reader.frames([0, 60]))
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
