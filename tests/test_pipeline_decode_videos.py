@@ -1,0 +1,120 @@
+"""One video at a time: which rows fail, and that a video which changes gives none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiment_fixtures import make_experiment
+from video_files import write_video
+
+from extractors.file_stamp import file_stamp
+from extractors.geometry import square
+from pipeline import decode_videos
+from pipeline.decode_videos import Decoded, decode_video
+from pipeline.experiment import resolve
+from pipeline.rows import VideoRow
+from pipeline.run import run_experiment
+from pipeline.stages import STAGE_NAMES
+from pipeline.videos import Video
+from pipeline.work import Progress, VideoWork
+
+
+class Silent:
+    def start(self, stage: str, total: int) -> None: ...
+
+    def advance(self, stage: str, rows: int) -> None: ...
+
+
+def row(name: str, frame: int, *, until_seconds: float = 0.5) -> VideoRow:
+    key = hashlib.sha256(name.encode()).hexdigest()
+    times = np.array([round((frame + 0.5) / 30 * 1e6)], dtype=np.int64)
+    return VideoRow(key, "v", "s", 0, name, times, 0.0, until_seconds)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> VideoWork:
+    """Twenty frames; two rows of one stage, one of another."""
+    path = write_video(tmp_path / "v.mp4", num_frames=20)
+    video = Video("v", path, "file", None, None, stamp=file_stamp(path))
+    return VideoWork(video, {"verb": [row("a", 2), row("b", 9)], "objects": [row("c", 15)]})
+
+
+def outcome(items: list[Decoded]) -> tuple[list[str], dict[str, str]]:
+    """Clip ids of the rows that came, and the error class of those that did not."""
+    rows = [item.row.clip_id for item in items if not isinstance(item, Progress)]
+    failed = [f for item in items if isinstance(item, Progress) for f in item.failures]
+    return rows, {failure.clip_id: failure.error_class for failure in failed}
+
+
+GEOMETRIES = {"verb": square(8), "objects": None}
+
+
+def test_rows_come_as_they_are_complete(work: VideoWork) -> None:
+    assert outcome(list(decode_video(work, GEOMETRIES))) == (["a", "b", "c"], {})
+
+
+def test_a_segment_outside_the_video_fails_alone(work: VideoWork) -> None:
+    rows = {"verb": [row("a", 2), row("far", 9, until_seconds=9.0)]}
+    found = outcome(list(decode_video(VideoWork(work.video, rows), GEOMETRIES)))
+    assert found == (["a"], {"far": "TruncatedVideo"})
+
+
+def test_a_video_replaced_before_it_is_read_gives_no_row(work: VideoWork) -> None:
+    write_video(work.video.path, num_frames=25)
+    rows, failures = outcome(list(decode_video(work, GEOMETRIES)))
+    assert rows == []
+    assert failures == dict.fromkeys("abc", "VideoChanged")
+
+
+def test_a_video_written_to_while_it_is_read_gives_no_more_rows(work: VideoWork) -> None:
+    decoded = decode_video(work, GEOMETRIES)
+    first = next(decoded)
+    os.utime(work.video.path, ns=(0, 0))
+    rows, failures = outcome([first, *decoded])
+    assert rows == ["a"]
+    assert failures == dict.fromkeys("bc", "VideoChanged")
+
+
+def test_whatever_a_library_raises_concerns_this_video(
+    work: VideoWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("in a library")
+
+    monkeypatch.setattr(decode_videos, "decode_pass", broken)
+    rows, failures = outcome(list(decode_video(work, GEOMETRIES)))
+    assert rows == []
+    assert failures == dict.fromkeys("abc", "RuntimeError")
+
+
+def test_a_run_refuses_a_video_that_changed_since_it_was_planned(tmp_path: Path) -> None:
+    config = make_experiment(tmp_path)
+    experiment = resolve(config)
+    write_video(tmp_path / "videos" / "kitchen_a.mp4", num_frames=70)
+
+    def run() -> tuple[Counter[str], set[str]]:
+        report = run_experiment(
+            experiment,
+            stages=STAGE_NAMES,
+            retry_failed=False,
+            reporter=Silent(),
+            stop=threading.Event(),
+        )
+        failures = [f for stage in report.stages for f in stage.failures]
+        made = Counter({stage.stage: stage.made for stage in report.stages})
+        return made, {f"{f.video_id} {f.error_class}" for f in failures}
+
+    made, failures = run()
+    assert failures == {"kitchen_a VideoChanged"}
+    assert made["verb"] == 2  # of the other video
+    # Another content has other row keys: nothing of it has failed before.
+    experiment = resolve(config)
+    made, failures = run()
+    assert failures == set()
+    assert made["verb"] == 4
