@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +27,7 @@ from extractors.inference import (
     resolve_device,
 )
 from extractors.transforms import normalize_clip
-from extractors.weights import create_network
+from extractors.weights import MisfitError, create_network, fits, seeded_init
 
 CLIP_OUTPUTS = ("map", "pooled", "logits")
 
@@ -111,9 +114,11 @@ class ClipNetwork(ClipExtractor):
 
     Attributes:
         replaceable: the classifier's submodules, which a checkpoint may lack or have otherwise.
+        alternatives: values of options that are tried on a checkpoint that does not fit.
     """
 
     replaceable: ClassVar[tuple[str, ...]] = ("fc",)
+    alternatives: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
     def __init__(
         self,
@@ -135,12 +140,15 @@ class ClipNetwork(ClipExtractor):
         self.device = resolve_device(device)
         check_precision(precision, self.device)
         num_classes = self._num_classes(options, outputs)
-        network = create_network(
-            lambda: self.build(options, num_classes),
-            weights=weights,
-            seed=seed,
-            replaceable=self.replaceable if num_classes is None else (),
-        )
+        try:
+            network = create_network(
+                lambda: self.build(options, num_classes),
+                weights=weights,
+                seed=seed,
+                replaceable=self.replaceable if num_classes is None else (),
+            )
+        except MisfitError as error:
+            raise ValueError(f"{error}{self._advice(options, error.state)}") from error
         self._layout = memory_format_3d(precision, self.device)
         self.network = _laid_out(network.to(self.device).eval(), self._layout)
         self.frames = frames
@@ -203,6 +211,19 @@ class ClipNetwork(ClipExtractor):
                 f"expected (B, {', '.join(map(str, shape))}) "
                 f"{' or '.join(str(dtype).removeprefix('torch.') for dtype in dtypes)}"
             )
+
+    def _advice(self, options: Any, state: Mapping[str, Tensor]) -> str:
+        """Other options with which a checkpoint would fit, in words; empty if none do."""
+        for values in product(*self.alternatives.values()):
+            found = dict(zip(self.alternatives, values, strict=True))
+            other = replace(options, **found)
+            if other == options:
+                continue
+            with torch.device("meta"):
+                network = seeded_init(partial(self.build, other, None), 0)
+            if fits(network, state, replaceable=self.replaceable):
+                return f"; it fits {', '.join(f'{k}: {v}' for k, v in found.items())}"
+        return ""
 
     def _num_classes(self, options: Any, outputs: Sequence[str]) -> int | None:
         """How many classes the classifier has, None if nobody asks for one."""

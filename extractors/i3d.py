@@ -21,7 +21,7 @@ each, and the caller takes the mean over the steps. Guesses where that leaves so
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -240,6 +240,7 @@ class I3DExtractor(ClipNetwork):
     name = "i3d"
     VERSION = 1
     Options: ClassVar[type[I3DOptions]] = I3DOptions
+    alternatives: ClassVar[dict[str, Any]] = {"modality": tuple(CHANNELS)}
     replaceable = ("logits",)
 
     @classmethod

@@ -21,7 +21,7 @@ Guesses where the sources leave something open:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -188,6 +188,10 @@ class R2Plus1DExtractor(ClipNetwork):
     name = "r2plus1d"
     VERSION = 1
     Options: ClassVar[type[R2Plus1DOptions]] = R2Plus1DOptions
+    alternatives: ClassVar[dict[str, Any]] = {
+        "depth": tuple(BLOCKS),
+        "layout": tuple(PREPROCESSING),
+    }
 
     @classmethod
     def build(cls, options: R2Plus1DOptions, num_classes: int | None) -> R2Plus1D:

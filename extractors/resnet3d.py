@@ -11,7 +11,7 @@ Covered are shortcuts with a projection (type B of the paper). The 2018 checkpoi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -190,6 +190,7 @@ class ResNet3DExtractor(ClipNetwork):
     name = "resnet3d"
     VERSION = 1
     Options: ClassVar[type[ResNet3DOptions]] = ResNet3DOptions
+    alternatives: ClassVar[dict[str, Any]] = {"depth": tuple(BLOCKS)}
 
     @classmethod
     def build(cls, options: ResNet3DOptions, num_classes: int | None) -> ResNet3D:

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from extractors.checkpoint_files import first, load_state
 
 __all__ = [
+    "MisfitError",
     "create_network",
+    "fits",
     "load_into",
     "load_metadata",
     "load_state",
@@ -32,6 +34,18 @@ __all__ = [
 M = TypeVar("M", bound=nn.Module)
 
 _METADATA_KEY = "symbio"
+
+
+class MisfitError(ValueError):
+    """A checkpoint has other parameters than the network.
+
+    Attributes:
+        state: of the checkpoint.
+    """
+
+    def __init__(self, message: str, state: Mapping[str, Tensor]) -> None:
+        super().__init__(message)
+        self.state = state
 
 
 def load_into(
@@ -54,10 +68,39 @@ def load_into(
         The replaceable submodules of `module` that were *not* loaded.
 
     Raises:
-        ValueError: naming missing and unexpected parameters, those of another shape or type, and
-            those that are not finite.
+        MisfitError: naming missing and unexpected parameters, and those of another shape or type.
+        ValueError: naming those that are not finite.
     """
     own = module.state_dict()
+    kept, offered, problems = _compare(own, state, replaceable)
+    if problems:
+        raise MisfitError(
+            f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}. "
+            "Check the architecture options against the checkpoint",
+            state,
+        )
+    spoilt = [k for k in own if k in offered and not bool(offered[k].isfinite().all())]
+    if spoilt:
+        raise ValueError(
+            f"{source} has NaN or infinity in {first(spoilt)}, expected finite weights; "
+            "take another checkpoint of that training"
+        )
+    # Half precision is widened on the way in.
+    module.load_state_dict({**own, **offered})
+    return kept
+
+
+def fits(
+    module: nn.Module, state: Mapping[str, Tensor], *, replaceable: tuple[str, ...] = ("fc",)
+) -> bool:
+    """Whether `load_into` would find every parameter; the module may be on the meta device."""
+    return not _compare(module.state_dict(), state, replaceable)[2]
+
+
+def _compare(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], replaceable: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[str, Tensor], list[str]]:
+    """Replaceable parts to keep, parameters to load, and in words what is in the way."""
     kept = tuple(p for p in replaceable if _below(own, p) and not _fits(own, state, p))
     skipped = [p for p in replaceable if p in kept or not _below(own, p)]
     offered = {k: v for k, v in state.items() if not any(_is_below(k, p) for p in skipped)}
@@ -80,21 +123,8 @@ def load_into(
             if b.is_floating_point() and not a.is_floating_point()
         ],
     }
-    found = [f"{len(names)} {kind}: {first(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise ValueError(
-            f"{source} does not fit {type(module).__name__}: {'; '.join(found)}. "
-            "Check the architecture options against the checkpoint"
-        )
-    spoilt = [k for k, (a, _) in pairs.items() if not bool(a.isfinite().all())]
-    if spoilt:
-        raise ValueError(
-            f"{source} has NaN or infinity in {first(spoilt)}, expected finite weights; "
-            "take another checkpoint of that training"
-        )
-    # Half precision is widened on the way in.
-    module.load_state_dict({**own, **offered})
-    return kept
+    words = [f"{len(names)} {kind}: {first(names)}" for kind, names in problems.items() if names]
+    return kept, offered, words
 
 
 def save_checkpoint(

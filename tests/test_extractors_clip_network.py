@@ -8,6 +8,7 @@ import torch
 
 from extractors.base import Preprocessing
 from extractors.clip_network import ClipNetwork, Network3D
+from extractors.registry import CLIP_EXTRACTORS, parse_options
 from extractors.resnet3d import PREPROCESSING, ResNet3D, ResNet3DExtractor, ResNet3DOptions
 from extractors.weights import save_checkpoint, seeded_init
 
@@ -140,6 +141,46 @@ def test_misfit_file_is_named(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "net.safetensors", seeded_init(lambda: ResNet3D(10, width=4), 0))
     with pytest.raises(ValueError, match=r"net\.safetensors does not fit ResNet3D: \d+ missing"):
         extractor(weights=tmp_path / "net.safetensors", seed=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "asked", "advice"),
+    [
+        ("resnet3d", {"depth": 34, "width": 2}, {"depth": 18, "width": 2}, "depth: 34"),
+        (
+            "r2plus1d",
+            {"depth": 18, "layout": "torchvision", "width": 2},
+            {"depth": 34, "layout": "ig65m", "width": 2},
+            "depth: 18, layout: torchvision",
+        ),
+        (
+            "i3d",
+            {"modality": "flow", "width": 4},
+            {"modality": "rgb", "width": 4},
+            "modality: flow",
+        ),
+        ("resnet3d", {"depth": 18, "width": 3}, {"depth": 18, "width": 2}, None),
+    ],
+)
+def test_a_misfit_says_which_options_would_fit(
+    tmp_path: Path, name: str, made: dict[str, Any], asked: dict[str, Any], advice: str | None
+) -> None:
+    kind: Any = CLIP_EXTRACTORS.resolve(name)
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, kind.build(parse_options(kind, made), 7))
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        kind(parse_options(kind, asked), weights=path, seed=None, frames=8, size_px=32)
+    tail = "against the checkpoint" if advice is None else f"; it fits {advice}"
+    assert str(caught.value).endswith(tail)
+
+
+def test_no_advice_where_only_the_classifier_differs(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, ResNet3D(10, width=2, num_classes=7))
+    options = ResNet3DOptions(depth=10, width=2, num_classes=9)
+    settings: dict[str, Any] = {"weights": path, "seed": None, "frames": 8, "size_px": 32}
+    with pytest.raises(ValueError, match=r"fc\.weight \(got \(7, 16\).*against the checkpoint$"):
+        ResNet3DExtractor(options, outputs=("logits",), **settings)
 
 
 @pytest.mark.parametrize(
