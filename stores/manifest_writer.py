@@ -163,10 +163,13 @@ class ManifestWriter(Manifest):
                 insert_shard(connection, generation.id, receipt)
             for failure in failures:
                 insert_failure(connection, generation.id, failure)
-            connection.execute(
-                "DELETE FROM failures WHERE generation = ? AND EXISTS (SELECT 1 FROM rows WHERE "
-                "rows.generation = failures.generation AND rows.row_key = failures.row_key)",
-                (generation.id,),
+            # A row that is stored has not failed; only these may be both.
+            touched = [row_key for receipt in receipts for row_key, _ in receipt.slots.values()]
+            touched += [failure.row_key for failure in failures]
+            connection.executemany(
+                "DELETE FROM failures WHERE generation = ?1 AND row_key = ?2 AND EXISTS "
+                "(SELECT 1 FROM rows WHERE generation = ?1 AND row_key = ?2)",
+                [(generation.id, pack_keys([row_key])) for row_key in touched],
             )
             update_generation(connection, generation._replace(csv_crc=None))
         self._found.pop((stage, key), None)
