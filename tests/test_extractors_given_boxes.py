@@ -183,6 +183,15 @@ def test_the_backbone_is_compiled_where_asked(monkeypatch: pytest.MonkeyPatch) -
     assert len(compiled) == 1
 
 
+def test_boxes_drawn_in_another_size_are_refused() -> None:
+    boxes = given([0, 0, 20, 20])
+    sized = GivenBoxes(boxes.boxes_xyxy_px, boxes.scores, boxes.classes, frame_size_px=(96, 64))
+    images = [frame(64, 96, 0), frame(96, 64, 0)]
+    assert extractor()(images[:1], [sized])["count"].tolist() == [1]
+    with pytest.raises(ValueError, match="got boxes of a 96×64 frame for frame 1 of 64×96 px"):
+        extractor()(images, [sized, sized])
+
+
 def test_strips_of_frames_are_refused_and_single_pixels_are_not() -> None:
     """A strip would be resized to a short side of 64 px and a long one without end."""
     with pytest.raises(ValueError, match=r"got frame 1 of 1×65 px, expected a longer side of at m"):
