@@ -67,6 +67,10 @@ def video_stream(path: Path, container: InputContainer) -> VideoStream:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise UnreadableVideo(f"{path}: got {kinds} and no video in it, expected a video")
     context = stream.codec_context
+    if context is None:  # whatever PyAV's type hints say
+        raise UnreadableVideo(
+            f"{path}: got a video in a codec that FFmpeg has no decoder for; re-encode it"
+        )
     if context.width * context.height > MAX_FRAME_PIXELS:
         raise UnreadableVideo(
             f"{path}: got frames of {context.width} × {context.height} pixels, expected at most "

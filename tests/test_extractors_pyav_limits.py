@@ -126,6 +126,13 @@ def test_too_many_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         probe_video(path)
 
 
+def test_a_codec_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames=3)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(UnreadableVideo, match="FFmpeg has no decoder for"):
+        open_video(path)
+
+
 def test_what_is_no_plain_file_is_refused_without_opening_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(UnreadableVideo, match="got a named pipe, expected a plain file"):
