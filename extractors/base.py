@@ -165,6 +165,10 @@ class ClipExtractor(Extractor):
     device: torch.device
     channels: int = 3
 
+    def prepare(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """A clip's decoded frames, (n, H, W, C) uint8, made into one row of `clips`."""
+        return frames
+
     def launch(self, clips: Tensor) -> Pending:
         """Start a batch as for `__call__`; `collect` of what is returned gives its arrays.
 

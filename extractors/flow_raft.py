@@ -21,7 +21,12 @@ from torch.nn import functional as F
 from torchvision.models.optical_flow import raft_large, raft_small
 
 from extractors.flow import FlowEstimator, Frames
-from extractors.inference import check_precision, network_inference, resolve_device
+from extractors.inference import (
+    check_precision,
+    is_out_of_memory,
+    network_inference,
+    resolve_device,
+)
 from extractors.transforms import FLOW_BOUND_PX
 from extractors.weights import create_network
 
@@ -55,7 +60,7 @@ class RAFTFlow(FlowEstimator):
         weights: checkpoint file, or None with a seed.
         seed: seed of random weights, or None with a file.
         bound_px: flow is clipped to ±this.
-        batch_size: pairs at a time.
+        batch_size: pairs at a time; halved for good when memory runs out.
         device: "cpu", "cuda" or "cuda:N".
         precision: one of `PRECISIONS`.
 
@@ -99,8 +104,17 @@ class RAFTFlow(FlowEstimator):
         fields: list[NDArray[np.float32]] = []
         for _, group in groupby(zip(first, second, strict=True), key=lambda pair: pair[0].shape):
             pairs = list(group)
-            for start in range(0, len(pairs), self._batch_size):
-                fields += self._batch(pairs[start : start + self._batch_size])
+            while pairs:
+                size = min(self._batch_size, len(pairs))
+                try:
+                    fields += self._batch(pairs[:size])
+                except Exception as error:
+                    if size == 1 or not is_out_of_memory(error):
+                        raise
+                    self._batch_size = size // 2
+                    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+                else:
+                    del pairs[:size]
         return fields
 
     def _batch(

@@ -76,9 +76,14 @@ def training_clip(segment: Segment, view: int, *, seed: int) -> Clip:
     return Clip(segment, view, round((segment.start_seconds + fraction * length) * MICROSECONDS))
 
 
-def clip_times_us(centre_us: int, *, frames: int, stride: int, rate_fps: float) -> Times:
-    """Times of a clip's frames: (frames,) int64 microseconds; may lie outside the video."""
-    steps = np.arange(frames, dtype=np.int64) - frames // 2
+def clip_times_us(
+    centre_us: int, *, frames: int, stride: int, rate_fps: float, before: int = 0, after: int = 0
+) -> Times:
+    """Times of a clip's frames: (frames,) int64 microseconds; may lie outside the video.
+
+    ``before`` and ``after``: so many more frames on either side.
+    """
+    steps = np.arange(-before, frames + after, dtype=np.int64) - frames // 2
     return centre_us + _round(steps * (stride * MICROSECONDS / rate_fps))
 
 

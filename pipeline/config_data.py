@@ -13,7 +13,9 @@ __all__ = [
     "CsvData",
     "DataConfig",
     "Epic55Data",
+    "FlowVideosConfig",
     "OnlyConfig",
+    "PlaceConfig",
     "ToyKitchenData",
     "VideosConfig",
 ]
@@ -27,20 +29,11 @@ def _as_text(value: Any) -> Any:
 Id = Annotated[str, BeforeValidator(_as_text)]
 
 
-class VideosConfig(Section):
-    """Where the videos are: ``root / pattern``, the pattern with fields of the segment.
-
-    ``kind: frames`` means folders of numbered images at ``frame_rate_fps``, ``kind: tar`` tar files
-    of them; the word ``epic`` stands for EPIC's rule: 60, or 50 for videos with a three-digit
-    number (P01_101).
-    """
+class PlaceConfig(Section):
+    """``root / pattern``, the pattern with fields of the segment."""
 
     root: Path
-    pattern: Annotated[str, Field(min_length=1)] = "{video_id}.mp4"
-    kind: Literal["file", "frames", "tar"] = "file"
-    frame_rate_fps: Literal["epic"] | Positive | None = None
-    reader: Literal["pyav", "decord"] = "pyav"
-    truncated: Literal["refuse", "clamp"] = "refuse"
+    pattern: Annotated[str, Field(min_length=1)] = "{video_id}"
 
     @field_validator("pattern")
     @classmethod
@@ -56,6 +49,32 @@ class VideosConfig(Section):
         if "{video_id}" not in pattern:
             raise ValueError("expected a pattern that contains {video_id}")
         return pattern
+
+
+class FlowVideosConfig(PlaceConfig):
+    """Official flow: a folder or a tar a video, with one frame to ``stride`` RGB frames.
+
+    ``frame_rate_fps`` is that of the RGB frames. The word ``epic`` stands for EPIC's rules: 60 and
+    2, or 50 and 1 for videos with a three-digit number (P01_101).
+    """
+
+    frame_rate_fps: Literal["epic"] | Positive = "epic"
+    stride: Literal["epic"] | Count = "epic"
+
+
+class VideosConfig(PlaceConfig):
+    """Where the videos are.
+
+    ``kind: frames`` means folders of numbered images at ``frame_rate_fps``, ``kind: tar`` tar files
+    of them; the word ``epic`` stands for EPIC's rule: 60, or 50 for videos with a three-digit
+    number (P01_101).
+    """
+
+    pattern: Annotated[str, Field(min_length=1)] = "{video_id}.mp4"
+    kind: Literal["file", "frames", "tar"] = "file"
+    frame_rate_fps: Literal["epic"] | Positive | None = None
+    reader: Literal["pyav", "decord"] = "pyav"
+    truncated: Literal["refuse", "clamp"] = "refuse"
 
     @model_validator(mode="after")
     def _frames_have_a_rate(self) -> VideosConfig:
@@ -77,6 +96,7 @@ class OnlyConfig(Section):
 class _LabelledData(Section):
     annotations: Path
     videos: VideosConfig
+    flow: FlowVideosConfig | None = None
     only: OnlyConfig = OnlyConfig()
 
 

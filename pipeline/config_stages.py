@@ -17,6 +17,7 @@ from pipeline.config_base import (
     Switch,
     WeightedConfig,
 )
+from pipeline.config_flow import FlowConfig
 
 __all__ = [
     "AlignedConfig",
@@ -47,6 +48,7 @@ class ClipStageConfig(WeightedConfig):
     """
 
     network: NetworkConfig
+    flow: FlowConfig | None = None
     clip: ClipConfig = ClipConfig()
     geometry: Literal["square", "published"] = "square"
     size_px: Count | None = None

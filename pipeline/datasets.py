@@ -14,6 +14,7 @@ from pipeline.config_data import (
     CsvData,
     DataConfig,
     Epic55Data,
+    FlowVideosConfig,
     OnlyConfig,
     ToyKitchenData,
     VideosConfig,
@@ -22,7 +23,7 @@ from pipeline.csv_file import integer, number, read_rows, required
 from pipeline.errors import AnnotationError
 from pipeline.segments import Dataset, Segment, check_segments
 
-__all__ = ["load_dataset", "videos_config"]
+__all__ = ["flow_config", "load_dataset", "videos_config"]
 
 # The train/validation split of EPIC-55 that the papers follow: by participant.
 EPIC55_LAST_TRAIN_PARTICIPANT = 25
@@ -69,6 +70,11 @@ def videos_config(data: DataConfig) -> VideosConfig:
     if isinstance(data, ToyKitchenData):
         return VideosConfig(root=data.folder, pattern="{participant_id}/{video_id}.MP4")
     return data.videos
+
+
+def flow_config(data: DataConfig) -> FlowVideosConfig | None:
+    """Where the official flow of a data set lies, if anywhere."""
+    return None if isinstance(data, ToyKitchenData) else data.flow
 
 
 def load_csv(data: CsvData) -> Dataset:

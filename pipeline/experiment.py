@@ -17,14 +17,16 @@ from pipeline.boxes_store import load_boxes
 from pipeline.clips import Clip, make_clips
 from pipeline.config import ExperimentConfig
 from pipeline.config_base import WeightedConfig
-from pipeline.config_data import VideosConfig
-from pipeline.config_stages import ObjectsConfig
-from pipeline.datasets import load_dataset, videos_config
+from pipeline.config_data import FlowVideosConfig, VideosConfig
+from pipeline.config_flow import FlowConfig
+from pipeline.config_stages import ClipStageConfig, ObjectsConfig
+from pipeline.datasets import flow_config, load_dataset, videos_config
 from pipeline.errors import AnnotationError, ConfigError
 from pipeline.identity import MEMO_NAME, IdentityMemo
 from pipeline.segments import Dataset
+from pipeline.stage_flow import flow_source
 from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
-from pipeline.videos import Video, locate_video
+from pipeline.videos import Video, locate_flow, locate_video
 
 __all__ = ["Experiment", "MissingVideo", "resolve", "stage_keys"]
 
@@ -43,7 +45,8 @@ class MissingVideo:
 class Experiment:
     """Everything a command needs to know before it touches store or videos.
 
-    ``clips`` are those whose video is known; ``missing_videos`` are the others'.
+    ``videos`` and ``identities`` are by source: the video's id, and that of its official flow.
+    ``clips`` are those whose video is known; ``missing_videos`` are the others', and flow.
     """
 
     config: ExperimentConfig
@@ -82,6 +85,8 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
     )  # before hours of hashing: weights that are not there
     clips = make_clips(dataset.segments, train_views=config.views.train, seed=config.views.seed)
     videos = _locate(dataset, where)
+    if any(stage.reads_flow for stage in (aligned.verb, aligned.noun)):
+        videos |= _locate_flow(dataset, flow_config(config.data), videos)
     _check_boxes(aligned.objects.boxes, dataset)
     identities, reasons = _identify(videos, memo)
     num_clips = Counter(clip.segment.video_id for clip in clips)
@@ -92,8 +97,8 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
         identities=identities,
         clips=[clip for clip in clips if clip.segment.video_id in identities],
         missing_videos=[
-            MissingVideo(videos[video_id], reason, num_clips[video_id])
-            for video_id, reason in reasons.items()
+            MissingVideo(videos[source_id], reason, num_clips[videos[source_id].video_id])
+            for source_id, reason in reasons.items()
         ],
         aligned=aligned,
         memo=memo,
@@ -134,27 +139,44 @@ def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:
     return videos
 
 
+def _locate_flow(
+    dataset: Dataset, where: FlowVideosConfig | None, videos: dict[str, Video]
+) -> dict[str, Video]:
+    if where is None:
+        raise ConfigError(
+            "data.flow: a stage has flow method folders and nothing says where they are; give "
+            "data.flow.root and data.flow.pattern"
+        )
+    return {
+        flow_source(segment.video_id): locate_flow(segment, where, videos[segment.video_id])
+        for segment in dataset.segments
+    }
+
+
 def _identify(
     videos: dict[str, Video], memo: IdentityMemo
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Content digests by video, and why others have none; stamps the videos."""
+    """Content digests by source, and why others have none; stamps the videos."""
+    kinds = {"frames": "folder of frames", "flow": "folder or tar of flow"}
     identities, reasons = {}, {}
-    for video_id, video in list(videos.items()):
+    for source_id, video in list(videos.items()):
         try:
-            identities[video_id] = _identity(video, memo)
-            videos[video_id] = replace(video, stamp=memo.stamp(video.path))
+            identities[source_id] = _identity(video, memo)
+            videos[source_id] = replace(video, stamp=memo.stamp(video.path))
         except FileNotFoundError:
-            kind = "folder of frames" if video.kind == "frames" else "file"
-            reasons[video_id] = f"{video.path}: no such {kind}"
+            reasons[source_id] = f"{video.path}: no such {kinds.get(video.kind, 'file')}"
         except OSError as error:
-            reasons[video_id] = f"{video.path}: cannot be read: {error.strerror or error}"
+            reasons[source_id] = f"{video.path}: cannot be read: {error.strerror or error}"
     return identities, reasons
 
 
 def _identity(video: Video, memo: IdentityMemo) -> str:
     """Content; frames at another rate are another video."""
     digest = memo.digest(video.path)
-    return digest if video.frame_rate_fps is None else f"{digest}@{video.frame_rate_fps:g}fps"
+    if video.frame_rate_fps is None:
+        return digest
+    stride = f"/{video.stride}" if video.kind == "flow" else ""
+    return f"{digest}@{video.frame_rate_fps:g}fps{stride}"
 
 
 def stage_keys(config: ExperimentConfig) -> dict[str, str]:
@@ -176,17 +198,14 @@ def _stages(
     reading = _reading_settings(where)
     sections = config.stages
 
-    def weights(name: str, section: WeightedConfig) -> dict[str, Any]:
-        return _weights_settings(section, memo, f"stages.{name}.weights")
-
     aligned = AlignedStage(
         config=sections.aligned,
-        verb=ClipStage("verb", sections.verb, weights("verb", sections.verb), reading),
-        noun=ClipStage("noun", sections.noun, weights("noun", sections.noun), reading),
+        verb=_clip_stage("verb", sections.verb, memo, reading),
+        noun=_clip_stage("noun", sections.noun, memo, reading),
         objects=ObjectsStage(
             config=sections.objects,
             window_seconds=sections.aligned.global_window_seconds,
-            weights=weights("objects", sections.objects),
+            weights=_weights_settings(sections.objects, memo, "stages.objects.weights"),
             reading=reading,
             boxes=boxes,
         ),
@@ -195,11 +214,29 @@ def _stages(
     return aligned
 
 
+def _clip_stage(
+    name: str, section: ClipStageConfig, memo: IdentityMemo, reading: dict[str, Any]
+) -> ClipStage:
+    flow = section.flow
+    flow_weights = None
+    if flow is not None and flow.weights is not None:
+        flow_weights = _weights_settings(flow, memo, f"stages.{name}.flow.weights")
+    return ClipStage(
+        name,
+        section,
+        _weights_settings(section, memo, f"stages.{name}.weights"),
+        reading if flow is None or flow.computed else reader_identity("flow"),
+        flow_weights,
+    )
+
+
 def _reading_settings(where: VideosConfig) -> dict[str, Any]:
     return reader_identity(where.reader if where.kind == "file" else "frames")
 
 
-def _weights_settings(section: WeightedConfig, memo: IdentityMemo, key: str) -> dict[str, Any]:
+def _weights_settings(
+    section: WeightedConfig | FlowConfig, memo: IdentityMemo, key: str
+) -> dict[str, Any]:
     path = section.checkpoint
     if path is None:
         return {"random": section.weights_seed}

@@ -48,8 +48,14 @@ def create_clip_network(
     """The stage's network with a new classifier, and the normalisation of its pixels.
 
     Raises:
-        ConfigError: an option or the checkpoint training starts from does not fit.
+        ConfigError: an option or the checkpoint training starts from does not fit, or the network
+            is one over flow.
     """
+    if stage.flow is not None:
+        raise ConfigError(
+            f"stages.{name}.flow: got method {stage.flow.method}, expected none: networks over "
+            "optical flow are not trained here; give their checkpoint as weights"
+        )
     try:
         extractor: Any = CLIP_EXTRACTORS.resolve(stage.network.name)
         options = parse_options(extractor, stage.network.options)

@@ -190,7 +190,8 @@ def _samples(
         raise RowsMissing(f"split {split!r} has no segments; check data and its labels")
     keys: dict[str, list[str]] = defaultdict(list)
     for clip in experiment.clips:
-        if clip.segment.split == split:
+        has_sources = experiment.aligned.has(clip, experiment.identities)
+        if clip.segment.split == split and has_sources:
             key = experiment.aligned.row_key(clip, experiment.identities)
             keys[clip.segment.segment_id].append(key)
     missing = set(reader.missing([key for views in keys.values() for key in views]))

@@ -136,16 +136,16 @@ def without_absent(
 
     A disk that is not mounted is no reason to call rows failed.
     """
-    wanted = Counter(row.video_id for plan in plans.values() for row in plan.todo)
-    gone = {video_id for video_id in wanted if not experiment.videos[video_id].path.exists()}
+    wanted = Counter(row.source_id for plan in plans.values() for row in plan.todo)
+    gone = {source for source in wanted if not experiment.videos[source].path.exists()}
     kept = {}
     for name, plan in plans.items():
-        todo = [row for row in plan.todo if row.video_id not in gone]
+        todo = [row for row in plan.todo if row.source_id not in gone]
         kept[name] = replace(plan, todo=todo, absent=len(plan.todo) - len(todo))
     missing = [
-        MissingVideo(video, f"{video.path}: not there any more", wanted[video_id], "rows")
-        for video_id, video in experiment.videos.items()
-        if video_id in gone
+        MissingVideo(video, f"{video.path}: not there any more", wanted[source_id], "rows")
+        for source_id, video in experiment.videos.items()
+        if source_id in gone
     ]
     return kept, missing
 
@@ -157,13 +157,13 @@ def group_by_video(
     rows: dict[str, dict[str, list[VideoRow]]] = {}
     for name, plan in plans.items():
         for row in plan.todo:
-            rows.setdefault(row.video_id, {}).setdefault(name, []).append(row)
+            rows.setdefault(row.source_id, {}).setdefault(name, []).append(row)
     return {
-        video_id: VideoWork(video, rows[video_id])
-        for video_id, video in experiment.videos.items()
-        if video_id in rows
+        source_id: VideoWork(video, rows[source_id])
+        for source_id, video in experiment.videos.items()
+        if source_id in rows
     }
 
 
 def _video_of(row: VideoRow | DerivedRow) -> str:
-    return row.video_id if isinstance(row, VideoRow) else row.info.video_id
+    return row.source_id if isinstance(row, VideoRow) else row.info.video_id

@@ -27,6 +27,7 @@ class VideoRow:
         needed_from_seconds, needed_to_seconds: the labelled stretch that asks for the row; a video
             that does not hold it is not what the annotations promise.
         boxes: given boxes of the frame, for stages that take them.
+        source: which of the experiment's sources the frames are from; "" is the video.
     """
 
     key: str
@@ -38,6 +39,12 @@ class VideoRow:
     needed_from_seconds: float
     needed_to_seconds: float
     boxes: GivenBoxes | None = None
+    source: str = ""
+
+    @property
+    def source_id(self) -> str:
+        """What the frames are decoded from."""
+        return self.source or self.video_id
 
     def info(self, *, clamped: bool) -> RowInfo:
         """What the store keeps for people beside the row."""

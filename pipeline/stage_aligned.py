@@ -57,13 +57,19 @@ class AlignedStage(Keyed):
         """M of the local window, the middle part of the global one."""
         return round(self.config.local_window_seconds * self.objects.config.rate_fps)
 
+    def has(self, clip: Clip, identities: Identities) -> bool:
+        """Whether a clip's video is there, and its official flow where a stage reads that."""
+        video_id = clip.segment.video_id
+        sources = {video_id, *(stage.source_id(video_id) for stage in (self.verb, self.noun))}
+        return sources <= identities.keys()
+
     def row_key(self, clip: Clip, identities: Identities) -> str:
         """The row that a clip needs of this stage."""
         return self._row(clip, identities).key
 
     def rows(self, clips: Sequence[Clip], identities: Identities) -> list[DerivedRow]:
-        """One row per clip; clips of equal content share one."""
-        rows = (self._row(clip, identities) for clip in clips)
+        """One row per clip whose sources are there; clips of equal content share one."""
+        rows = (self._row(clip, identities) for clip in clips if self.has(clip, identities))
         return list({row.key: row for row in rows}.values())
 
     def output_specs(self, upstream: Mapping[str, Mapping[str, ArraySpec]]) -> dict[str, ArraySpec]:

@@ -31,7 +31,7 @@ class ObjectsStage(Keyed):
     reading: Settings
     boxes: BoxTable | None
     name = "objects"
-    geometry = None  # native frames
+    decoded_geometry = None  # native frames
     VERSION: ClassVar[int] = 1
 
     @property

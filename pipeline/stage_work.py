@@ -207,14 +207,16 @@ class _InFlight:
 def _launch(extractor: ClipExtractor | FrameExtractor, batch: _Batch) -> Callable[[], Arrays]:
     """Start a batch; what is returned waits for its results."""
     if isinstance(extractor, ClipExtractor):
-        return extractor.launch(_stack(batch.frames, _is_asynchronous(extractor))).collect
+        clips = [extractor.prepare(frames) for frames in batch.frames]
+        return extractor.launch(_stack(clips, _is_asynchronous(extractor))).collect
     arrays = extractor([frames[0] for frames in batch.frames], batch.boxes)
     return lambda: arrays
 
 
-def _stack(frames: Sequence[npt.NDArray[np.uint8]], pinned: bool) -> torch.Tensor:
-    """(B, T, H, W, C) uint8, in memory that CUDA copies from in the background if `pinned`."""
-    clips = torch.empty((len(frames), *frames[0].shape), dtype=torch.uint8, pin_memory=pinned)
+def _stack(frames: Sequence[npt.NDArray[Any]], pinned: bool) -> torch.Tensor:
+    """(B, T, H, W, C), in memory that CUDA copies from in the background if `pinned`."""
+    dtype = getattr(torch, frames[0].dtype.name)  # uint8, or float32 of computed flow
+    clips = torch.empty((len(frames), *frames[0].shape), dtype=dtype, pin_memory=pinned)
     for place, frame in zip(clips.numpy(), frames, strict=True):
         place[...] = frame
     return clips

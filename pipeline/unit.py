@@ -42,7 +42,7 @@ def run_unit(
         OSError: a shard cannot be written.
     """
     shards = ShardThread({name: work.timings for name, work in stages.items()})
-    geometries = {name: work.stage.geometry for name, work in stages.items()}
+    geometries = {name: work.stage.decoded_geometry for name, work in stages.items()}
     try:
         with closing(decoder.decode(videos, geometries)) as decoded:
             waiting_since = time.perf_counter()

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from extractors.video import FileStamp, VideoReader, open_video
-from pipeline.config_data import VideosConfig
+from pipeline.config_data import FlowVideosConfig, PlaceConfig, VideosConfig
 from pipeline.errors import AnnotationError
 from pipeline.segments import Segment
 
-__all__ = ["Video", "epic_rate_fps", "locate_video"]
+__all__ = ["Video", "epic_rate_fps", "locate_flow", "locate_video"]
 
 EPIC_RATE_FPS = 60.0
 EPIC_RATE_FPS_THREE_DIGITS = 50.0
+EPIC_STRIDES = {EPIC_RATE_FPS: 2, EPIC_RATE_FPS_THREE_DIGITS: 1}  # of official flow
 EPIC_VIDEO_ID = re.compile(r"P\d{2}_(?P<number>\d{2,3})", re.ASCII)
 
 
@@ -29,16 +30,18 @@ class Video:
         promised_seconds: the length its annotations give it, or None.
         reader: what decodes a file.
         may_be_short: whether it may hold less than container and annotations promise.
+        stride: how many RGB frames there are to one of flow.
         stamp: of the file when its content was identified; None if nobody has looked.
     """
 
     video_id: str
     path: Path
-    kind: Literal["file", "frames", "tar"]
+    kind: Literal["file", "frames", "tar", "flow"]
     frame_rate_fps: float | None
     promised_seconds: float | None
     reader: Literal["pyav", "decord"] = "pyav"
     may_be_short: bool = False
+    stride: int = 1
     stamp: FileStamp | None = None
 
     def open(self, *, num_threads: int = 0) -> VideoReader:
@@ -53,6 +56,7 @@ class Video:
             kind=self.kind,
             reader=self.reader,
             frame_rate_fps=self.frame_rate_fps,
+            stride=self.stride,
             check_complete=not self.may_be_short,
             expected_stamp=self.stamp,
             num_threads=num_threads,
@@ -68,6 +72,37 @@ def locate_video(
         AnnotationError: an id that would lead out of the folder, an empty id that the pattern
             asks for, or one that EPIC's rule for rates does not know.
     """
+    rate = config.frame_rate_fps
+    return Video(
+        video_id=segment.video_id,
+        path=_path(segment, config, "data.videos"),
+        kind=config.kind,
+        frame_rate_fps=epic_rate_fps(segment.video_id) if rate == "epic" else rate,
+        promised_seconds=promised_seconds.get(segment.video_id),
+        reader=config.reader,
+        may_be_short=config.truncated == "clamp",
+    )
+
+
+def locate_flow(segment: Segment, config: FlowVideosConfig, video: Video) -> Video:
+    """The official flow of a segment's video; whether it is there is not looked at.
+
+    Raises:
+        AnnotationError: as `locate_video`.
+    """
+    rate, stride = config.frame_rate_fps, config.stride
+    return Video(
+        video_id=segment.video_id,
+        path=_path(segment, config, "data.flow"),
+        kind="flow",
+        frame_rate_fps=epic_rate_fps(segment.video_id) if rate == "epic" else rate,
+        promised_seconds=video.promised_seconds,
+        may_be_short=video.may_be_short,
+        stride=EPIC_STRIDES[epic_rate_fps(segment.video_id)] if stride == "epic" else stride,
+    )
+
+
+def _path(segment: Segment, config: PlaceConfig, where: str) -> Path:
     for name, value in (
         ("video_id", segment.video_id),
         ("participant_id", segment.participant_id),
@@ -79,20 +114,11 @@ def locate_video(
             )
         if not value and f"{{{name}}}" in config.pattern:
             raise AnnotationError(
-                f"segment {segment.segment_id!r}: has no {name}, which data.videos.pattern "
+                f"segment {segment.segment_id!r}: has no {name}, which {where}.pattern "
                 f"{config.pattern!r} asks for"
             )
     name = config.pattern.format(video_id=segment.video_id, participant_id=segment.participant_id)
-    rate = config.frame_rate_fps
-    return Video(
-        video_id=segment.video_id,
-        path=config.root / name,
-        kind=config.kind,
-        frame_rate_fps=epic_rate_fps(segment.video_id) if rate == "epic" else rate,
-        promised_seconds=promised_seconds.get(segment.video_id),
-        reader=config.reader,
-        may_be_short=config.truncated == "clamp",
-    )
+    return config.root / name
 
 
 def epic_rate_fps(video_id: str) -> float:

@@ -15,6 +15,7 @@ from docs_pages import ROOT, section, table_rows, text_of
 from pydantic import BaseModel
 
 from extractors.base import object_outputs
+from extractors.flow_registry import FLOW_ESTIMATORS
 from extractors.registry import CLIP_EXTRACTORS, FRAME_EXTRACTORS, create_clip_extractor
 from heads.registry import head_class, list_heads
 from pipeline.boxes import BOX_COLUMNS
@@ -77,7 +78,7 @@ def test_every_config_key_is_documented_with_its_default() -> None:
 
 def test_every_option_of_a_network_is_documented_with_its_default() -> None:
     expected: dict[str, dict[str, Any]] = {}
-    for registry in (CLIP_EXTRACTORS, FRAME_EXTRACTORS):
+    for registry in (CLIP_EXTRACTORS, FRAME_EXTRACTORS, FLOW_ESTIMATORS):
         for name in registry.names():
             options = fields(registry.resolve(name).Options)
             expected[name] = {option.name: option.default for option in options}

@@ -17,6 +17,10 @@ from pipeline.errors import ConfigError
 # Field → (another value, whether the numbers change with it).
 CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "network": ({"network": {"name": "resnet3d", "depth": 18}}, True),
+    "flow": (
+        {"network": {"name": "i3d", "modality": "flow"}, "flow": {"method": "folders"}},
+        True,  # tests of flow tell its options apart
+    ),
     "clip": ({"clip": {"frames": 32}}, True),
     "geometry": ({"geometry": "published"}, True),
     "size_px": ({"size_px": 128}, True),
