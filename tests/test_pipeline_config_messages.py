@@ -35,8 +35,8 @@ def test_nothing_is_suggested_where_nothing_is_close() -> None:
         (
             "  kind: csv",
             "  kind: csv\n  verb: 3",
-            "small.yaml:6: data.verb: unknown key; allowed here: annotations, kind, nouns, only, "
-            "verbs, videos; did you mean verbs?",
+            "small.yaml:6: data.verb: unknown key; allowed here: annotations, flow, kind, nouns, "
+            "only, verbs, videos; did you mean verbs?",
         ),
         (
             "    root: videos",
@@ -131,8 +131,8 @@ def test_all_errors_come_at_once() -> None:
     assert errors_of(text) == [
         "small.yaml:1: name: got 7; expected a valid string",
         "small.yaml:4: data.verbs: this key is required and absent",
-        "small.yaml:9: data.verb: unknown key; allowed here: annotations, kind, nouns, only, "
-        "verbs, videos; did you mean verbs?",
+        "small.yaml:9: data.verb: unknown key; allowed here: annotations, flow, kind, nouns, "
+        "only, verbs, videos; did you mean verbs?",
         "small.yaml:26: trian: unknown key; allowed here: data, device, engine, evaluate, "
         "finetune, head, name, runs, stages, store, train, views; did you mean train?",
     ]
