@@ -6,6 +6,7 @@ Guesses where torchvision leaves something open:
 - the map of MViT is its tokens after the last norm, laid out on their grid, without the class
   token. MViT classifies from the class token, and that is what its pooled features are here.
 - S3D's pooled features are the mean over the windows of 2 × 7 × 7 cells that it classifies.
+- random weights are drawn as torchvision draws them, though S3D's signal all but dies out so.
 - in training, dropout before the classifier and stochastic depth stay as torchvision has them.
 """
 
