@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ import torch
 
 from extractors.base import Preprocessing
 from extractors.clip_network import ClipNetwork, Network3D
+from extractors.inference import is_out_of_memory
 from extractors.registry import CLIP_EXTRACTORS, parse_options
 from extractors.resnet3d import PREPROCESSING, ResNet3D, ResNet3DExtractor, ResNet3DOptions
 from extractors.weights import save_checkpoint, seeded_init
@@ -307,6 +309,39 @@ def test_results_are_checked_when_they_are_collected() -> None:
     pending = net.launch(toy_clips())
     with pytest.raises(OverflowError, match="at most 65504 for float16"):
         pending.collect()
+
+
+def test_memory_that_ran_out_is_free_while_the_error_is_handled() -> None:
+    net = toy()
+    kept: list[weakref.ref[torch.Tensor]] = []
+
+    def forward_features(x: torch.Tensor) -> torch.Tensor:
+        activations = x + 1
+        kept.extend((weakref.ref(x), weakref.ref(activations)))
+        torch.empty(2**52)
+        return activations
+
+    net._forward = forward_features
+    try:
+        net(toy_clips())
+    except RuntimeError as error:
+        alive = [ref() is not None for ref in kept]
+        assert is_out_of_memory(error)  # noqa: PT017 - it must still be handled here
+    assert alive == [False, False]
+
+
+def test_what_waits_to_be_collected_keeps_no_activations() -> None:
+    net = toy(dtype="float16", outputs=("map", "pooled", "logits"))
+    kept: list[weakref.ref[torch.Tensor]] = []
+    network: Any = net.network
+    network.conv.register_forward_hook(
+        lambda module, inputs, output: kept.extend((weakref.ref(inputs[0]), weakref.ref(output)))
+    )
+    network.forward_features = lambda x: network.conv(x) + 100
+    net._forward = network.forward_features
+    pending = net.launch(toy_clips())
+    assert [ref() is not None for ref in kept] == [False, False]
+    assert set(pending.collect()) == {"map", "pooled", "logits"}
 
 
 def test_batches_may_be_collected_in_any_order() -> None:
