@@ -25,6 +25,8 @@ BLOCKS = {
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
 _BOTTLENECK_FROM_DEPTH = 50
 
@@ -89,7 +91,7 @@ class ResNet3D(Network3D):
     """ResNet-3D of one depth.
 
     Args:
-        depth: 10, 18, 34, 50 or 101.
+        depth: 10, 18, 34, 50, 101, 152 or 200.
         width: channels of the first stage; 64 is the published network.
         in_channels: 3 for RGB.
         num_classes: rows of the classifier; None leaves it out.

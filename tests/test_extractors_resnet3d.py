@@ -44,6 +44,18 @@ def test_some_published_shapes() -> None:
     assert "layer1.1.downsample.0.weight" not in layout
 
 
+@pytest.mark.parametrize(
+    ("depth", "blocks"), [(101, (3, 4, 23, 3)), (152, (3, 8, 36, 3)), (200, (3, 24, 36, 3))]
+)
+def test_deeper_networks(depth: int, blocks: tuple[int, ...]) -> None:
+    """Three convolutions a block, the stem and the classifier make up the depth."""
+    assert 3 * sum(blocks) + 2 == depth
+    with torch.device("meta"):
+        layout = shapes(ResNet3D(depth, width=4))
+    stages = {k.split(".")[0]: int(k.split(".")[1]) + 1 for k in layout if k.startswith("layer")}
+    assert tuple(stages.values()) == blocks
+
+
 def test_published_parameter_count() -> None:
     stem = 3 * 64 * 343 + 2 * 64
     stages, previous = 0, 64
@@ -135,7 +147,9 @@ def test_random_weights_keep_the_signal_in_size() -> None:
 
 
 def test_unknown_depth_and_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="got depth 42, expected one of 10, 18, 34, 50, 101"):
+    with pytest.raises(
+        ValueError, match="got depth 42, expected one of 10, 18, 34, 50, 101, 152, "
+    ):
         ResNet3D(42)
     with pytest.raises(ValueError, match="got width 0"):
         ResNet3D(10, width=0)
