@@ -98,6 +98,8 @@ def _release(error: BaseException | None) -> None:
 def check_precision(precision: str, device: torch.device) -> None:
     """Refuse what the device cannot do, rather than give rows of other numbers.
 
+    The device "meta", on which nothing runs, stands for one that is not at hand yet.
+
     Raises:
         ValueError: if the precision is none of `PRECISIONS`, or the device cannot run it.
     """
@@ -111,6 +113,8 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def _has_tf32(device: torch.device) -> bool:
+    if device.type == "meta":
+        return True
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) >= _TF32_FROM_CAPABILITY

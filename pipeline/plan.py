@@ -78,8 +78,8 @@ def plan_videos(
 ) -> dict[str, StagePlan[VideoRow]]:
     """Plan the stages that read videos, of those asked for.
 
-    A stage that has no rows yet is built once, on the CPU, to learn the size of its rows; weights
-    that do not fit are found out here.
+    A stage that has no rows yet is built once, on no device at all (the one that will run it may
+    be elsewhere), to learn the size of its rows; weights that do not fit are found out here.
 
     Raises:
         ConfigError: weights that do not fit, or cannot be read.
@@ -92,7 +92,7 @@ def plan_videos(
             if generation is not None:
                 specs = generation.specs
             else:
-                specs = row_specs(create_network(stage, "cpu").outputs)
+                specs = row_specs(create_network(stage, "meta").outputs)
             plans[name] = _plan(stage, rows, generation, specs, retry_failed)
     return plans
 

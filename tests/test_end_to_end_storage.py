@@ -14,7 +14,9 @@ from test_end_to_end import ALL, assert_same_rows, made, run, stored
 from extractors.clip_network import PendingClips
 from heads.saoa import SaoaHead
 from heads.table import FeatureTable, Sample
+from pipeline.errors import ConfigError
 from pipeline.experiment import resolve
+from pipeline.plan import plan_all
 from pipeline.stages import STAGE_NAMES
 from stores.formats import FORMATS
 from stores.registry import open_store
@@ -92,6 +94,34 @@ def test_rows_in_bfloat16_are_those_of_float32_rounded(plain: Path, tmp_path: Pa
             assert got.dtype.name == "bfloat16"
             expected = torch.from_numpy(arrays["map"]).bfloat16().float().numpy()
             np.testing.assert_array_equal(got.astype(np.float32), expected)
+
+
+def test_pooled_and_logits_are_stored_beside_the_map(plain: Path, tmp_path: Path) -> None:
+    folder = beside(plain, tmp_path)
+    options = ["stages.verb.outputs=[logits, map, pooled]", "stages.verb.network.num_classes=7"]
+    report = run(folder, options)
+    # what is derived from the map is derived anew: its key names another generation
+    assert made(report) == ALL
+    verb = next(rows for name, rows in stored(folder).items() if name.startswith("verb"))
+    maps = next(rows for name, rows in stored(plain).items() if name.startswith("verb"))
+    assert verb.keys() == maps.keys()
+    for key, arrays in verb.items():
+        assert set(arrays) >= {"map", "pooled", "logits"}
+        np.testing.assert_array_equal(arrays["map"], maps[key]["map"])
+        mean = arrays["map"].astype(np.float32).mean(axis=(0, 1, 2))
+        np.testing.assert_allclose(arrays["pooled"], mean, rtol=2e-3, atol=1e-3)
+        assert arrays["logits"].shape == (7,)
+
+
+def test_precision_of_another_device_may_be_planned_but_not_run(
+    plain: Path, tmp_path: Path
+) -> None:
+    folder = beside(plain, tmp_path)
+    options = ["stages.verb.precision=tf32"]
+    plans = plan_all(resolve(make_experiment(folder, options)), None)
+    assert [len(plan.todo) for plan in plans] == list(ALL.values())
+    with pytest.raises(ConfigError, match=r"stages\.verb: got precision 'tf32' on cpu, expected"):
+        run(folder, options)
 
 
 def test_a_row_that_cannot_be_stored_fails_alone(

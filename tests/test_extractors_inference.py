@@ -75,6 +75,7 @@ def test_precisions_that_cannot_be_are_refused() -> None:
         network_inference("tf32", CPU),
     ):
         pass
+    check_precision("tf32", torch.device("meta"))
     with pytest.raises(ValueError, match="got precision 'double', expected one of float32, tf32"):
         check_precision("double", CPU)
 
