@@ -183,6 +183,7 @@ def build_theirs(config: Path) -> Any:
 def test_boxes_scores_and_features_are_detectron2s(case: Callable[[str], Case], name: str) -> None:
     made = case(name)
     net = made.extractor()
+    assert not getattr(net.network.roi_heads, "mask_on", False), "nobody reads masks"
     for values in FRAMES:
         expected = made.predict(values)
         n = min(len(expected), TOP_K)

@@ -304,6 +304,23 @@ def test_rounding_errors_at_the_edges_are_clipped() -> None:
     assert clipped.tolist() == [[0, 0, 160, 120], [1, 2, 3, 4]]
 
 
+def test_boxes_that_resizing_back_puts_beyond_the_edge_are_clipped(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = extractor(checkpoint)
+    postprocess = net.network.transform.postprocess
+
+    def rounded_up(*arguments: Any) -> Any:
+        found = postprocess(*arguments)
+        for detections in found:
+            detections["boxes"] = detections["boxes"] + torch.tensor([-500.0, -500, 500, 500])
+        return found
+
+    monkeypatch.setattr(net.network.transform, "postprocess", rounded_up)
+    row = net([FRAMES[0]])
+    assert (row["boxes_xyxy_px"][0] == [0, 0, 160, 120]).all()
+
+
 def test_no_detections_give_zeros(checkpoint: Path) -> None:
     row = extractor(checkpoint, score_threshold=1.0)(FRAMES[:2])
     assert row["count"].tolist() == [0, 0]
