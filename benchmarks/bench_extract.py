@@ -68,13 +68,14 @@ def bench_videos(figures: "Figures", effort: "Effort", folder: Path) -> None:
     from extract_experiment import video_seconds
     from extract_videos import write_scene
 
-    cases = {
-        "456x256": (effort.small_video_px, effort.clips),
-        "1080p": (effort.large_video_px, effort.large_clips),
-    }
-    for name, (size_px, clips) in cases.items():
+    cases = (
+        ("456x256", effort.small_video_px, effort.clips, True),
+        ("456x256_no_b_frames", effort.small_video_px, effort.clips, False),
+        ("1080p_no_b_frames", effort.large_video_px, effort.large_clips, False),
+    )
+    for name, size_px, clips, b_frames in cases:
         seconds = video_seconds(clips)
-        video = write_scene(folder / f"{name}.mp4", size_px, seconds)
+        video = write_scene(folder / f"{name}.mp4", size_px, seconds, b_frames=b_frames)
         bench_plain_reader(figures, effort, name, video, clips)
         if name == "456x256":
             bench_stages(figures, effort, video, seconds)
@@ -88,7 +89,8 @@ def bench_networks(figures: "Figures", effort: "Effort", folder: Path, device: s
     from extract_videos import repeat_video, write_scene
 
     size_px = effort.small_video_px if device == "cpu" else effort.large_video_px
-    scene = write_scene(folder / "scene.mp4", size_px, video_seconds(effort.clips))
+    seconds = video_seconds(effort.clips)
+    scene = write_scene(folder / "scene.mp4", size_px, seconds, b_frames=device == "cpu")
     (folder / "videos").mkdir()
     videos = [  # rows of equal content would be one
         repeat_video(scene, folder / "videos" / f"{number}.mp4", title=f"{number}")

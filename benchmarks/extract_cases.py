@@ -93,7 +93,7 @@ class Effort:
     clips: int = 4
     batch_size: int = 2
     decode_turns: int = 5
-    large_clips: int = 3
+    large_clips: int = 2
     small_video_px: tuple[int, int] = (456, 256)
     large_video_px: tuple[int, int] = (1920, 1080)
     long_seconds: int = 3600
@@ -108,7 +108,7 @@ class Effort:
 FULL = Effort()
 # A GPU takes as long for these as two cores for one.
 FULL_CUDA = Effort(videos=16, clips=8, batch_size=8, gemm_sides=(4096, 8192, 16384))
-QUICK = Effort(SMALL, 1, 1, 3, 2, 1, 2, (114, 64), (192, 108), 80, 40, (128, 256))
+QUICK = Effort(SMALL, 1, 1, 3, 2, 1, 1, (114, 64), (192, 108), 80, 40, (128, 256))
 
 
 @dataclass

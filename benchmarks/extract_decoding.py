@@ -7,6 +7,7 @@ among those of the clips and all passes need the same frames).
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -64,8 +65,8 @@ def bench_plain_reader(
     """The same clips at 256×256 from decode_pass and from a reader as one would write it.
 
     The plain one decodes from the start, turns every frame to RGB and resizes it with PIL; its
-    kinder form resizes only frames that some clip shows. All use all cores that FFmpeg finds work
-    for. Opening the video is included.
+    kinder form resizes only frames that some clip shows. Bare is FFmpeg alone up to the last of
+    these frames. All use all cores that FFmpeg finds work for. Opening the video is included.
     """
     middles = [round((BEFORE_SECONDS + i * CLIP_EVERY_SECONDS) * 1e6) for i in range(count)]
     clips = [_clip_times(middle) for middle in middles]
@@ -78,6 +79,7 @@ def bench_plain_reader(
 
     tasks = {
         "ours": partial(timed, ours, CPU),
+        "bare": partial(timed, partial(_decode_only, video, max(map(max, indices))), CPU),
         "plain": partial(timed, partial(plain_clips, video, indices, every=True), CPU),
         "kinder": partial(timed, partial(plain_clips, video, indices, every=False), CPU),
     }
@@ -85,6 +87,8 @@ def bench_plain_reader(
     against = {form: median_ratio(times[form], times["ours"]) for form in ("plain", "kinder")}
     figures.add(f"decode_resize_{name}_ratio", against["plain"], "x_plain_reader", (">=", 2.0))
     figures.add(f"decode_resize_{name}_needed_only_ratio", against["kinder"], "x_plain_reader")
+    limit = median_ratio(times["bare"], times["ours"])
+    figures.add(f"decode_resize_{name}_bare_ratio", limit, "of_decoding_alone")
     figures.add(f"decode_resize_{name}_speed", count / median(times["ours"]), "clips/s")
 
 
@@ -103,6 +107,13 @@ def plain_clips(video: Path, clips: Sequence[Sequence[int]], *, every: bool) -> 
             if index == max(shown):
                 break
     return [np.stack([kept[index] for index in clip]) for clip in clips]
+
+
+def _decode_only(video: Path, last: int) -> None:
+    with av.open(str(video)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for _ in islice(container.decode(video=0), last + 1):
+            pass
 
 
 def _pass(reader: PyavReader, requests: Sequence[FrameRequest], seen: list[None]) -> None:

@@ -16,7 +16,7 @@ from extractors.geometry import Geometry
 from extractors.inference import memory_format_3d
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import decode_video
-from pipeline.decoder import create_decoder, default_processes
+from pipeline.decoder import Decoder, create_decoder, default_processes
 from pipeline.work import VideoWork
 
 GEMM_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -61,13 +61,16 @@ def bench_end_to_end(
 
 
 def bench_start(figures: Figures, material: Material, backbone: Backbone) -> None:
-    """The first decode process of a program, from nothing to the end of a video without rows."""
-    (work,) = works(material.experiment(backbone, 1))[:1]
-    decoder = create_decoder(1, {}, stall_seconds=60.0)
+    """The first decode process of a program, and a later one, to the end of a rowless video."""
+    work = works(material.experiment(backbone, 1))[0]
     empty = VideoWork(work.video, {})
     for when in ("first", "later"):
-        seconds = timed(lambda: list(decoder.decode([empty], {})), torch.device("cpu"))
+        seconds = timed(lambda: list(_start_decoder().decode([empty], {})), _CPU)
         figures.add(f"{when}_decode_process_start", seconds, "s")
+
+
+def _start_decoder() -> Decoder:
+    return create_decoder(1, {}, stall_seconds=60.0)
 
 
 def _add_speeds(
