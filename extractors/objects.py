@@ -18,7 +18,6 @@ from extractors.base import (
     check_dtype,
     check_frames,
     object_outputs,
-    pack_objects,
 )
 from extractors.inference import (
     check_precision,
@@ -133,6 +132,38 @@ class ObjectExtractor(FrameExtractor):
                     rows[index] = pack_objects(values, objects, frames[index], self.top_k)
         ordered = [rows[index] for index in range(len(frames))]
         return {name: np.stack([row[name] for row in ordered]) for name in self.outputs}
+
+
+def pack_objects(
+    features: NDArray[Any], found: GivenBoxes, frame: NDArray[np.uint8], top_k: int
+) -> dict[str, NDArray[Any]]:
+    """Pad one frame's objects with zero rows to K.
+
+    Args:
+        features: (n, C1), n at most `top_k`, best score first.
+        found: the same n objects.
+        frame: (H, W, 3), for its size.
+        top_k: K.
+
+    Returns:
+        The arrays of `object_outputs` for one row.
+    """
+    n = features.shape[0]
+
+    def padded(values: NDArray[Any]) -> NDArray[Any]:
+        rows = np.zeros((top_k, *values.shape[1:]), dtype=values.dtype)
+        rows[:n] = values
+        return rows
+
+    height_px, width_px = frame.shape[:2]
+    return {
+        "features": padded(features),
+        "boxes_xyxy_px": padded(found.boxes_xyxy_px.astype(np.float32)),
+        "scores": padded(found.scores.astype(np.float32)),
+        "classes": padded(found.classes.astype(np.int32)),
+        "count": np.array(n, dtype=np.int32),
+        "frame_size_px": np.array([width_px, height_px], dtype=np.int32),
+    }
 
 
 def same_size(frames: Sequence[Frame]) -> list[list[int]]:

@@ -1,7 +1,7 @@
 """Feature stores: durable rows of named arrays, written once and read many times.
 
 Where to look:
-    what a store is asked and answers      base, records, errors, checks
+    what a store is asked and answers      base, records, names, errors, checks
     getting one                            registry (`open_store`)
     a store in a folder, in memory         folder_store, folder_generation; memory_store
     files, whatever the format             layout, shard_format, shard_footer, shard_set (writing),

@@ -21,7 +21,8 @@ from crc32c import crc32c
 
 from stores.checks import check_rows_per_shard
 from stores.compression import check_compression
-from stores.records import ArraySpec, check_key, check_name, check_specs
+from stores.names import check_key, check_name
+from stores.records import ArraySpec, check_specs
 from stores.untrusted import MAX_DOCUMENT_NBYTES, NoPlainFileError, parse_json, read_document
 
 STAGE_FILE = "stage.json"

@@ -20,6 +20,7 @@ from stores.base import (
 )
 from stores.checks import allocate, check_finite, check_rows, rows_per_shard, wanted_outputs
 from stores.layout import generation_folder
+from stores.names import check_key
 from stores.records import (
     ArraySpec,
     Failure,
@@ -27,7 +28,6 @@ from stores.records import (
     Receipt,
     Row,
     RowInfo,
-    check_key,
     check_specs,
 )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.records import check_key
+from stores.names import check_key
 
 _KEY_DTYPE = "S32"
 

@@ -19,7 +19,8 @@ from typing import Any
 from crc32c import crc32c
 
 from stores.layout import FORMAT_VERSION, GenerationLayout
-from stores.records import RowInfo, check_key
+from stores.names import check_key
+from stores.records import RowInfo
 from stores.shard_format import (
     CRC_NBYTES,
     MAX_FOOTER_NBYTES,

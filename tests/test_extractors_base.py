@@ -6,8 +6,8 @@ from extractors.base import (
     OutputSpec,
     check_frames,
     object_outputs,
-    pack_objects,
 )
+from extractors.objects import pack_objects
 
 
 def given(n: int) -> GivenBoxes:

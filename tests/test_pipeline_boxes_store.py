@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.base import GivenBoxes, object_outputs, pack_objects
+from extractors.base import GivenBoxes, object_outputs
+from extractors.objects import pack_objects
 from pipeline import boxes_store
 from pipeline.boxes import BoxFile
 from pipeline.boxes_store import BoxStore, load_boxes
