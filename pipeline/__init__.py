@@ -1,1 +1,20 @@
-"""What ties the leaves together: config, data sets, stages, runs, trainings, commands."""
+"""What ties the leaves together: config, data sets, stages, runs, trainings, commands.
+
+Where to look:
+    an experiment's file                   config, config_*, yaml_file
+    labels, segments, clips                datasets, csv_file, segments, clips
+    videos and what they are               videos, promises, identity; boxes, boxes_store
+    a config made concrete                 experiment
+    stages, their settings and keys        stages, stage_*, keys, rows, generations
+    what is to be done                     plan
+    doing it                               run, run_aligned, align; work, unit, stage_work,
+                                           shard_thread
+    decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
+                                           decode_videos, decode_pass; prefetch
+    what it says                           run_report, timings, console
+    training backbones                     stage_one, finetune, finetune_*
+    training heads                         heads_on_store, runs
+    commands                               commands, store_cli, store_commands, store_*, cli_support
+    the demonstration                      demo, toy_*
+    errors                                 errors
+"""

@@ -5,12 +5,13 @@ Where to look:
     getting one                            registry (`open_store`)
     a store in a folder, in memory         folder_store, folder_generation; memory_store
     files, whatever the format             layout, shard_format, shard_footer, shard_set (writing),
-                                           shard_files and shard_rows (reading), compression,
+                                           shard_files, shard_rows (reading), compression,
                                            durable
     the formats                            formats; zarr_format, zarr_metadata; hdf5_format, hdf5_*
     which rows exist                       manifest, manifest_*, row_index
     files for people                       documents, rows_csv, descriptions (stage.json), marker
-    after crashes and damage               recovery, verify, repair, quarantine; lock, untrusted
+    after crashes and damage               recovery, verify, repair, quarantine; lock, untrusted,
+                                           descriptors
     taking things out                      removal (gc), convert, export, export_*, hdf5_export
 """
 
