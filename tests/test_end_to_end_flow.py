@@ -23,7 +23,9 @@ from extractors.geometry import Geometry, square
 from extractors.transforms import resize_frame
 from pipeline.clips import clip_times_us
 from pipeline.config import ExperimentConfig
+from pipeline.errors import RowsMissing
 from pipeline.experiment import Experiment, resolve
+from pipeline.heads_on_store import train_run
 from pipeline.run import run_experiment
 from pipeline.run_report import RunReport
 from pipeline.stages import STAGE_NAMES, ClipStage
@@ -230,6 +232,14 @@ def test_flow_that_is_not_there_is_missing_and_leaves_the_rest_alone(tmp_path: P
     (missing,) = report.missing_videos
     assert missing.reason.endswith("kitchen_b: no such folder or tar of flow")
     assert (missing.video.video_id, missing.count) == ("kitchen_b", 2)
+    with pytest.raises(RowsMissing, match="2 of 2 segments of split 'val' have no stored features"):
+        train_run(
+            resolve(official(tmp_path)),
+            tmp_path / "head",
+            resume=False,
+            skip_missing=True,
+            on_epoch=lambda *_: None,
+        )
 
 
 def test_flow_that_went_away_is_missing_not_failed(tmp_path: Path) -> None:

@@ -157,6 +157,38 @@ class TestRAFT:
             for field, expected in zip(fields, together, strict=True):
                 np.testing.assert_allclose(field, expected, atol=1e-4)
 
+    def test_memory_that_runs_out_halves_the_batch_for_good(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        some = frames(6, 128, 128)
+        expected = raft()(some[:-1], some[1:])
+        estimator = raft(batch_size=5)
+        sizes: list[int] = []
+        batch = estimator._batch
+
+        def tight(pairs: list[Any]) -> Any:
+            sizes.append(len(pairs))
+            if len(pairs) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return batch(pairs)
+
+        monkeypatch.setattr(estimator, "_batch", tight)
+        for field, plain in zip(estimator(some[:-1], some[1:]), expected, strict=True):
+            np.testing.assert_allclose(field, plain, atol=1e-4)
+        assert sizes == [5, 2, 2, 1]
+
+    def test_memory_that_is_too_small_for_one_pair_is_an_error(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        estimator = raft()
+
+        def full(pairs: list[Any]) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(estimator, "_batch", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            estimator(*([frame] for frame in frames(2, 128, 128)))
+
     def test_weights_come_from_a_file_in_torchvisions_layout(self, tmp_path: Any) -> None:
         save_checkpoint(tmp_path / "raft.safetensors", seeded_init(raft_small, 3))
         first, second = frames(2, 128, 128)

@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 from flow_fixtures import TVL1, configure
+from torchvision.models.optical_flow import raft_small
 
+from extractors.weights import save_checkpoint, seeded_init
+from pipeline.config_data import FlowVideosConfig
 from pipeline.config_training import ClipFinetuneConfig
 from pipeline.errors import ConfigError
 from pipeline.experiment import resolve
 from pipeline.finetune_clips import create_clip_network
+from pipeline.segments import Segment
+from pipeline.stage_flow import flow_source
+from pipeline.videos import Video, locate_flow
 
 pytest.importorskip("cv2", reason="pip install opencv-contrib-python-headless")
 
@@ -22,6 +28,53 @@ def test_two_stages_share_what_is_computed(tmp_path: Path) -> None:
     first, second, third = stage.create("cpu"), stage.create("cpu"), other.create("cpu")
     assert first._flow is second._flow  # type: ignore[attr-defined]
     assert first._flow is not third._flow  # type: ignore[attr-defined]
+
+
+def test_official_flow_at_another_rate_or_stride_is_another_source(tmp_path: Path) -> None:
+    for video_id in ("kitchen_a", "kitchen_b"):
+        (tmp_path / "flow" / video_id / "u").mkdir(parents=True)
+
+    def identity(**place: Any) -> str:
+        data = {"flow": {"root": str(tmp_path / "flow"), **place}}
+        experiment = resolve(configure(tmp_path, {"method": "folders"}, data=data))
+        assert "kitchen_a" in experiment.identities
+        return experiment.identities[flow_source("kitchen_a")]
+
+    places = [(60.0, 2), (60.0, 1), (50.0, 2)]
+    assert len({identity(frame_rate_fps=rate, stride=stride) for rate, stride in places}) == 3
+
+
+def test_the_key_names_weights_of_computed_flow_by_their_content(tmp_path: Path) -> None:
+    flow = {"method": "raft", "model": "small", "weights": "random"}
+    keys = {
+        resolve(configure(tmp_path, {**flow, "weights_seed": seed})).aligned.verb.key
+        for seed in (1, 2)
+    }
+    for name in ("a", "b"):
+        save_checkpoint(tmp_path / f"{name}.safetensors", seeded_init(raft_small, 1))
+        file_flow = {"method": "raft", "model": "small", "weights": str(tmp_path / name)}
+        file_flow["weights"] += ".safetensors"
+        keys.add(resolve(configure(tmp_path, file_flow)).aligned.verb.key)
+    assert len(keys) == 3
+
+
+def test_a_batch_is_counted_as_it_is_decoded(tmp_path: Path) -> None:
+    flow = {**TVL1, "span": 3, "short_side_px": 36}
+    stage = resolve(configure(tmp_path, flow, batch_size=2)).aligned.verb
+    assert stage.batch_nbytes == 2 * (4 + 3) * 36 * 64 * 3
+
+
+def test_epics_rules_for_flow() -> None:
+    places = FlowVideosConfig(root=Path("f"), pattern="{participant_id}/flow_frames/{video_id}.tar")
+    found = {}
+    for video_id in ("P01_01", "P01_101"):
+        segment = Segment("0", video_id, "P01", 0.0, 1.0, 0, 0, "train")
+        video = Video(video_id, Path("v"), "file", None, 7.5, may_be_short=True)
+        flow = locate_flow(segment, places, video)
+        found[video_id] = (flow.frame_rate_fps, flow.stride)
+        assert flow.path == Path(f"f/P01/flow_frames/{video_id}.tar")
+        assert (flow.kind, flow.promised_seconds, flow.may_be_short) == ("flow", 7.5, True)
+    assert found == {"P01_01": (60.0, 2), "P01_101": (50.0, 1)}
 
 
 @pytest.mark.parametrize(
