@@ -13,7 +13,7 @@ from video_files import write_video
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import parse_config
 
-__all__ = ["BOXES_HEADER", "make_experiment", "write_boxes", "write_labels"]
+__all__ = ["BOXES_HEADER", "Silent", "make_experiment", "write_boxes", "write_labels"]
 
 BOXES_HEADER = ("video_id", "time_seconds", "x0", "y0", "x1", "y1", "score", "noun_class")
 LABELS_HEADER = (
@@ -31,6 +31,14 @@ SEGMENTS = (
     ("b0", "kitchen_b", 0.1, 0.9, 1, 1, "val"),
     ("b1", "kitchen_b", 0.9, 1.9, 0, 2, "val"),
 )
+
+
+class Silent:
+    """A reporter: nobody watches."""
+
+    def start(self, stage: str, total: int) -> None: ...
+
+    def advance(self, stage: str, rows: int) -> None: ...
 
 
 def write_labels(path: Path, rows: Sequence[Sequence[Any]]) -> None:

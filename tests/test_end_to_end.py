@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from experiment_fixtures import SEGMENTS, make_experiment, write_labels
+from experiment_fixtures import SEGMENTS, Silent, make_experiment, write_labels
 from video_files import write_video
 
 from extractors.clip_network import ClipNetwork
@@ -34,14 +34,6 @@ from pipeline.stages import STAGE_NAMES
 from stores.registry import open_store
 
 ROOT = Path(__file__).parent.parent
-
-
-class Silent:
-    """Nobody watches."""
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, stage: str, rows: int) -> None: ...
 
 
 @pytest.fixture

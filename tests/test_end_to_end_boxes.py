@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiment_fixtures import make_experiment
+from experiment_fixtures import Silent, make_experiment
 
 from pipeline.config import ExperimentConfig
 from pipeline.errors import AnnotationError
@@ -33,14 +33,6 @@ DETECTORS: dict[str, dict[str, Any]] = {
         "max_size_px": 64,
     },
 }
-
-
-class Silent:
-    """Nobody watches."""
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, stage: str, rows: int) -> None: ...
 
 
 def experiment(folder: Path, detector: dict[str, Any], boxes: Any = "file") -> ExperimentConfig:

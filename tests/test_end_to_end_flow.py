@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from experiment_fixtures import Silent
 from flow_fixtures import FAST, TVL1, configure
 from numpy.typing import NDArray
 from PIL import Image
@@ -35,14 +36,6 @@ pytest.importorskip("cv2", reason="pip install opencv-contrib-python-headless")
 
 RATE_FPS = 30  # of videos and clips of the small experiment
 STRIDE = 2
-
-
-class Silent:
-    """Nobody watches."""
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, stage: str, rows: int) -> None: ...
 
 
 def run(what: ExperimentConfig | Experiment, stages: Sequence[str] = STAGE_NAMES) -> RunReport:

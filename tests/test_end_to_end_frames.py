@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiment_fixtures import make_experiment
+from experiment_fixtures import Silent, make_experiment
 from PIL import Image
 from video_files import picture
 
@@ -18,14 +18,6 @@ from pipeline.stages import STAGE_NAMES
 from stores.registry import open_store
 
 VIDEOS = {"kitchen_a": 60, "kitchen_b": 66}
-
-
-class Silent:
-    """Nobody watches."""
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, stage: str, rows: int) -> None: ...
 
 
 @pytest.fixture

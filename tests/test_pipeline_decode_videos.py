@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiment_fixtures import make_experiment
+from experiment_fixtures import Silent, make_experiment
 from video_files import write_video
 
 from extractors.file_stamp import file_stamp
@@ -23,12 +23,6 @@ from pipeline.run import run_experiment
 from pipeline.stages import STAGE_NAMES
 from pipeline.videos import Video
 from pipeline.work import Progress, VideoWork
-
-
-class Silent:
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, stage: str, rows: int) -> None: ...
 
 
 def row(name: str, frame: int, *, until_seconds: float = 0.5) -> VideoRow:
