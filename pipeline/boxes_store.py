@@ -59,7 +59,8 @@ class BoxStore(BoxTable):
                     for first in range(0, len(keys), ROWS_AT_ONCE)
                 ]
         except (OSError, LookupError, ValueError) as error:
-            raise ConfigError(f"stages.objects.boxes: {config.store}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"stages.objects.boxes: {config.store}: {reason}") from error
         names = (*PER_BOX, *PER_FRAME) if blocks else ()
         arrays = {name: np.concatenate([block[name] for block in blocks]) for name in names}
         super().__init__(

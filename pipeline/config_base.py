@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 __all__ = [
     "NAME_PATTERN",
+    "PLAIN_VALUE",
     "Count",
     "FloatType",
     "Natural",
@@ -26,6 +27,8 @@ Natural = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 NAME_PATTERN = r"^[a-z][a-z0-9_:.]*$"
+# What the checker calls the alternative to a section in the places of its errors.
+PLAIN_VALUE = "(plain value)"
 FloatType = Literal["float16", "bfloat16", "float32"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Switch = Annotated[bool, Strict()]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.config import ExperimentConfig
+from pipeline.config_base import PLAIN_VALUE
 
 __all__ = ["describe_errors"]
 
@@ -99,6 +100,8 @@ def _visible(location: Keys) -> tuple[Keys, Models]:
         tagged = [model for model in models if len(models) > 1 and part in _kinds(model)]
         if tagged:
             models = tagged
+            continue
+        if part == PLAIN_VALUE or any(part == model.__name__ for model in models):
             continue
         if not models:
             break

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from pipeline.config_base import (
+    PLAIN_VALUE,
     Count,
     FloatType,
     NetworkConfig,
@@ -86,11 +87,22 @@ class BoxStoreConfig(Section):
     key: Annotated[str, Field(pattern="^[0-9a-f]{1,64}$")] | None = None
 
 
+def _kind_of_boxes(value: Any) -> str:
+    is_section = isinstance(value, dict | BoxStoreConfig)
+    return BoxStoreConfig.__name__ if is_section else PLAIN_VALUE
+
+
+Boxes = Annotated[
+    Annotated[Path, Tag(PLAIN_VALUE)] | Annotated[BoxStoreConfig, Tag(BoxStoreConfig.__name__)],
+    Discriminator(_kind_of_boxes),
+]
+
+
 class ObjectsConfig(WeightedConfig):
     """Objects per frame: what a detector finds, or its features at ``boxes`` from elsewhere."""
 
     detector: NetworkConfig
-    boxes: Path | BoxStoreConfig | None = None
+    boxes: Boxes | None = None
     top_k: Count = 5
     rate_fps: Positive = 2.0
     times: Literal["grid", "centred"] = "grid"

@@ -117,7 +117,10 @@ def test_a_generation_by_its_key(tmp_path: Path) -> None:
         ({"key": "ff"}, "got 0 generations of stage 'objects' under a key that starts with ff, "),
         ({"stage": "verb"}, "got 0 generations of stage 'verb', expected one; .* the store has no"),
         ({"stage": "maps"}, "got stage 'maps' without boxes_xyxy_px, scores, classes, count, fr"),
-        ({"store": Path("/nowhere/at/all")}, "stages.objects.boxes: /nowhere/at/all: "),
+        (
+            {"store": Path("/nowhere/at/all")},
+            "^stages.objects.boxes: /nowhere/at/all: got no store",
+        ),
     ],
 )
 def test_what_is_not_there(tmp_path: Path, config: dict[str, Any], message: str) -> None:

@@ -156,3 +156,21 @@ def test_nothing_of_the_checker_shows() -> None:
         shown = str(caught.value)
         for word in ("csv.", "constrained", "Config", "dictionary", "instance", "tuple", "<class"):
             assert word not in shown, shown
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ("5", ": got 5; expected a path"),
+        ("{store: kept, sage: objects}", ".sage: unknown key; allowed here: key, stage, store; "
+         "did you mean stage?"),
+        ("{stage: objects}", ".store: this key is required and absent"),
+        ("{store: 3}", ".store: got 3; expected a path"),
+        ("{store: kept, key: xy}", ".key: got 'xy'; string should match pattern "
+         "'^[0-9a-f]{1,64}$'"),
+    ],
+)  # fmt: skip
+def test_boxes_are_a_path_or_a_section(boxes: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(SMALL, [f"stages.objects.boxes={boxes}"], source="small.yaml")
+    assert str(caught.value) == f"--set: stages.objects.boxes{message}"
