@@ -4,12 +4,11 @@
     python benchmarks/bench_extract.py --quick    tiny networks and videos: shows that it works
 
 End to end: `run_experiment` on a generated experiment with random weights makes every row of one
-stage in a new store. What counts is the unit of work, from the videos to the last commit: the
-decode process's start in a program that has started one before, opening and probing the video,
-decoding, resizing, the way between the processes, batches, normalising, the network, casting,
-writing, syncs and commits. What a program does once, whatever it has to make, is out of it and has
-figures of its own: building networks (`before_run`) and the first start of decode processes, which
-imports PyTorch (`first_decode_process_start`).
+stage in a new store. What counts is the unit of work, from the videos to the last commit: opening
+and probing them, decoding, resizing, the way between the processes, batches, normalising, the
+network, casting, writing, syncs and commits. What a program does once, whatever it has to make, is
+out of it and has figures of its own: building networks while decode processes start (`before_run`),
+and the first start of such a process, which imports PyTorch (`first_decode_process_start`).
 
 Its limits take turns with it: bare decoding of the same clips with all cores, nothing kept, and
 the bare network in inference mode on normalised clips that lie in memory, in the layout that the
