@@ -5,6 +5,7 @@ Where to look:
     video files                            pyav_*, packet_index; decord_reader
     frames and flow in folders and tars    frames_reader, frames_numbered, frames_images, frames_tar
     what is refused                        limits, regular_file, file_stamp
+    signs of life                          heartbeat
     resizing, cropping, normalising        geometry, transforms
     what an extractor is, and its name     base, registry
     3-D networks                           clip_network (running any of them);

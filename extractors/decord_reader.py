@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors import heartbeat
 from extractors.file_stamp import check_unchanged
 from extractors.pyav_probe import VideoFacts
 from extractors.pyav_reader import decodes_as_indexed
@@ -107,6 +108,7 @@ class DecordReader(VideoReader):
             position += 1
 
     def _next(self, video: Any, position: int) -> Any:
+        heartbeat.beat()
         try:
             return video.next()
         except _decord_errors() as error:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
+from extractors import heartbeat
 from extractors.limits import MAX_IMAGE_NBYTES, MAX_TAR_HEADER_NBYTES, MAX_TAR_MEMBERS
 from extractors.regular_file import open_regular
 from extractors.video_reader import UnreadableVideo
@@ -59,6 +60,7 @@ def _index(path: Path, descriptor: int) -> dict[str, Member]:
             fileobj=cast("IO[bytes]", _Headers(path, descriptor)), mode="r:"
         )
         for count, member in enumerate(_members(archive), 1):
+            heartbeat.beat()
             if count > MAX_TAR_MEMBERS:
                 raise UnreadableVideo(
                     f"{path}: got more than {MAX_TAR_MEMBERS:,} members; split the archive"

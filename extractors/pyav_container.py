@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from extractors import heartbeat
 from extractors.limits import MAX_FRAME_PIXELS, MAX_STREAMS
 from extractors.regular_file import open_regular
 from extractors.video_reader import UnreadableVideo
@@ -82,4 +83,7 @@ def video_stream(path: Path, container: InputContainer) -> VideoStream:
 
 def whole_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Packets to decode, without those cut off: they would spoil the frames still to come."""
-    return (packet for packet in container.demux(stream) if not packet.is_corrupt)
+    for packet in container.demux(stream):
+        heartbeat.beat()
+        if not packet.is_corrupt:
+            yield packet

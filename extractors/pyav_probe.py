@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from extractors import heartbeat
 from extractors.file_stamp import FileStamp, file_stamp
 from extractors.limits import MAX_DURATION_SECONDS, MAX_FRAMES
 from extractors.packet_index import (
@@ -153,6 +154,7 @@ def _all_packets(
     count = 0
     try:
         for packet in container.demux(stream):
+            heartbeat.beat()
             if packet.size:  # the last one is empty and only ends the stream
                 count += 1
                 _check_count(path, count)

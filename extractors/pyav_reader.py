@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from extractors import heartbeat
 from extractors.file_stamp import check_unchanged
 from extractors.packet_index import (
     PacketIndex,
@@ -213,6 +214,7 @@ def decodes_as_indexed(facts: VideoFacts, *, num_threads: int = 0) -> bool:
         size = (stream.codec_context.width, stream.codec_context.height)
         try:
             for frame in container.decode(stream):
+                heartbeat.beat()
                 is_whole = not frame.is_corrupt and (frame.width, frame.height) == size
                 if frame.pts != next(expected, None) or not is_whole:
                     return False

@@ -23,6 +23,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from extractors import heartbeat
+
 __all__ = [
     "FILE_TIME_TOLERANCE_SECONDS",
     "FrameDecodeError",
@@ -189,6 +191,7 @@ class VideoReader(ABC):
         num_given = 0
         with closing(self._decode(wanted)) as decoded:
             for index, frame in decoded:
+                heartbeat.beat()
                 if frame.shape != shape:
                     raise FrameDecodeError(
                         f"{self.path}: got frame {index} of shape {frame.shape}, expected "

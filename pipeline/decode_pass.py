@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,6 @@ def decode_pass(
     requests: Sequence[FrameRequest],
     *,
     opening_seconds: float = 0.0,
-    on_frame: Callable[[], None] | None = None,
 ) -> Iterator[DecodedRow]:
     """Yield each row as soon as its last frame is decoded.
 
@@ -62,7 +61,6 @@ def decode_pass(
         reader: the video.
         requests: the rows.
         opening_seconds: what opening the video took; counted as decoding.
-        on_frame: called after each frame that some row wants, as a sign of life.
 
     Raises:
         VideoError: a frame cannot be decoded; rows yielded before are good.
@@ -81,8 +79,6 @@ def decode_pass(
         takers = waiting.pop(index)
         _share(costs, {row.stage for row in takers}, "decode_seconds", started)
         _hand_out(frame, takers, costs)
-        if on_frame is not None:
-            on_frame()
         for row in takers:
             if row.is_complete:
                 yield row.decoded(costs.pop(row.stage, Timings()))

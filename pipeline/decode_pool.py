@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Decoded, Geometries
-from pipeline.decode_worker import Beat, Done, Free, Job, Ready, RowSent, run_worker
+from pipeline.decode_worker import Beat, Begun, Done, Free, Job, RowSent, run_worker
 from pipeline.frame_ring import create_frame_file, map_frames
 from pipeline.rows import VideoRow
 from pipeline.work import Progress, VideoWork, row_failure
@@ -29,6 +29,7 @@ __all__ = ["DecodePool", "DecoderDied", "DecoderHung"]
 
 LOOK_SECONDS = 1.0  # how often silent processes are looked at
 JOIN_SECONDS = 10.0
+MOST_FALSE_STARTS = 3
 
 
 class DecoderDied(Exception):
@@ -58,6 +59,7 @@ class DecodePool:
         self._ring_nbytes = ring_nbytes
         self._num_threads = num_threads
         self._stall_seconds = stall_seconds
+        self._false_starts = 0
         self._workers = [self._start_worker() for _ in range(processes)]
 
     @property
@@ -67,8 +69,8 @@ class DecodePool:
 
     def decode(
         self, works: Iterable[VideoWork], geometries: Geometries
-    ) -> Generator[Decoded, None, None]:
-        """Rows and failures of all videos, as they come.
+    ) -> Generator[Decoded | None, None, None]:
+        """Rows and failures of all videos, as they come; None where nothing came for a second.
 
         The frames of a row are valid until the next item is asked for. The processes end with the
         generator: a pool decodes once.
@@ -80,10 +82,10 @@ class DecodePool:
         try:
             while pending or any(worker.is_busy for worker in self._workers):
                 self._hand_out(pending, geometries)
-                yield from self._listen()
+                yield from self._listen(pending)
                 for worker in list(self._workers):
                     if worker.silent_seconds > self._stall_seconds:
-                        yield from self._give_up(worker, hung=True)
+                        yield from self._give_up(worker, pending, hung=True)
         finally:
             self.close()
 
@@ -94,42 +96,51 @@ class DecodePool:
         self._workers.clear()
 
     def _hand_out(self, pending: deque[VideoWork], geometries: Geometries) -> None:
-        for worker in [w for w in self._workers if w.is_ready and not w.is_busy and w.is_dead]:
-            worker.end()  # between two videos: none of them is lost
-            self._workers.remove(worker)
         while pending and len(self._workers) < self._processes:
             self._workers.append(self._start_worker())  # in place of one that was given up
         for worker in self._workers:
             if pending and not worker.is_busy:
                 worker.start(Job(pending.popleft(), geometries))
 
-    def _listen(self) -> Iterator[Decoded]:
-        """One message of each process that has something to say."""
+    def _listen(self, pending: deque[VideoWork]) -> Iterator[Decoded | None]:
+        """One message of each process that has something to say; None if none has."""
         by_connection = {worker.connection: worker for worker in self._workers if worker.is_busy}
-        for connection in wait(list(by_connection), timeout=LOOK_SECONDS):
+        ready = wait(list(by_connection), timeout=LOOK_SECONDS)
+        if not ready:
+            yield None
+        for connection in ready:
             worker = by_connection[connection]
             try:
                 message = worker.connection.recv()
             except (EOFError, ConnectionError):
-                yield from self._give_up(worker, hung=False)
+                yield from self._give_up(worker, pending, hung=False)
                 continue
+            if isinstance(message, Begun):
+                self._false_starts = 0
             yield from worker.take(message)
 
-    def _give_up(self, worker: _Worker, *, hung: bool) -> Iterator[Decoded]:
+    def _give_up(
+        self, worker: _Worker, pending: deque[VideoWork], *, hung: bool
+    ) -> Iterator[Decoded]:
         """End a process; the rows of its video that it has not delivered have failed."""
         self._workers.remove(worker)
         worker.end()
-        if not worker.is_ready:
-            raise RuntimeError(
-                f"a decode process ended before it began ({worker.fate}); run with "
-                "--set engine.decode_processes=0 to decode in the main process and see why"
-            )
+        if not worker.has_begun:  # its video is not to blame, and waits for another
+            self._false_starts += 1
+            if self._false_starts == MOST_FALSE_STARTS:
+                raise RuntimeError(
+                    f"{MOST_FALSE_STARTS} decode processes in turn ended before they began "
+                    f"({worker.fate}); run with --set engine.decode_processes=0 to decode in the "
+                    "main process and see why"
+                )
+            pending.extendleft(worker.works)
+            return
         path = worker.path
         error: Exception
         if hung:
             error = DecoderHung(
-                f"{path}: got no frame for {self._stall_seconds:g} s, and ended the process that "
-                "decodes it; the file is damaged or its disk is stuck. Re-encode it, or raise "
+                f"{path}: nothing was read for {self._stall_seconds:g} s, so the process that "
+                "decodes it was ended; the file is damaged or its disk is stuck. Re-encode it, or raise "
                 "engine.stall_seconds"
             )
         else:
@@ -158,7 +169,7 @@ class _Worker:
         theirs.close()
         reduction.send_handle(self.connection, descriptor, self._process.pid)
         os.close(descriptor)
-        self.is_ready = False
+        self.has_begun = False
         self._work: VideoWork | None = None
         self._left: dict[tuple[str, str], VideoRow] = {}
         self._heard_at = time.monotonic()
@@ -174,9 +185,9 @@ class _Worker:
         return self._work is not None
 
     @property
-    def is_dead(self) -> bool:
-        """Whether the process has ended by itself."""
-        return not self._process.is_alive()
+    def works(self) -> list[VideoWork]:
+        """Its video, if it has one."""
+        return [self._work] if self._work else []
 
     @property
     def path(self) -> object:
@@ -201,6 +212,7 @@ class _Worker:
     def start(self, job: Job) -> None:
         """Give it a video."""
         self._work = job.work
+        self.has_begun = False
         self._left = {(name, row.key): row for name, rows in job.work.rows.items() for row in rows}
         self._heard_at = time.monotonic()
         self._send(job)
@@ -212,14 +224,15 @@ class _Worker:
             yield self._row(message)
             if message.offset is not None:
                 self._send(Free())
+            self._heard_at = time.monotonic()  # it may have waited for room until now
         elif isinstance(message, Progress):
             for failure in message.failures:
                 del self._left[message.stage, failure.row_key]
             yield message
         elif isinstance(message, Done):
             self._work = None
-        elif isinstance(message, Ready):
-            self.is_ready = True
+        elif isinstance(message, Begun):
+            self.has_begun = True
         elif not isinstance(message, Beat):
             raise TypeError(f"got a {type(message).__name__} from a decode process")
 

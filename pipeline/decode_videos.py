@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from extractors.file_stamp import check_unchanged
 from extractors.geometry import Geometry
@@ -26,7 +26,6 @@ def decode_video(
     geometries: Geometries,
     *,
     num_threads: int = 0,
-    on_frame: Callable[[], None] | None = None,
 ) -> Iterator[Decoded]:
     """Rows of one video as they are complete; what cannot be decoded becomes failures.
 
@@ -34,11 +33,10 @@ def decode_video(
         work: the video and its rows.
         geometries: by stage.
         num_threads: of the decoder; 0 leaves the number to it.
-        on_frame: called after each frame that some row wants, as a sign of life.
     """
     left = {(name, row.key): row for name, rows in work.rows.items() for row in rows}
     try:
-        for item in _decode(work, geometries, num_threads, on_frame):
+        for item in _decode(work, geometries, num_threads):
             if isinstance(item, Progress):
                 for failure in item.failures:
                     del left[item.stage, failure.row_key]
@@ -57,7 +55,6 @@ def _decode(
     work: VideoWork,
     geometries: Geometries,
     num_threads: int,
-    on_frame: Callable[[], None] | None,
 ) -> Iterator[Decoded]:
     video = work.video
     started = time.perf_counter()
@@ -73,9 +70,7 @@ def _decode(
                 FrameRequest(name, row, geometries[name]) for row in rows if not broken[row.key]
             ]
         opening_seconds = time.perf_counter() - started
-        for row in decode_pass(
-            opened, requests, opening_seconds=opening_seconds, on_frame=on_frame
-        ):
+        for row in decode_pass(opened, requests, opening_seconds=opening_seconds):
             # A file that is written to while it is read gives rows of neither content.
             if video.stamp is not None and video.kind == "file":
                 check_unchanged(video.path, video.stamp)

@@ -10,20 +10,22 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from multiprocessing import reduction
-from multiprocessing.connection import Connection
+from multiprocessing import parent_process, reduction
+from multiprocessing.connection import Connection, wait
+from threading import Thread
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from extractors import heartbeat
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Geometries, decode_video
 from pipeline.frame_ring import RingLayout, map_frames
 from pipeline.timings import Timings
 from pipeline.work import Progress, VideoWork
 
-__all__ = ["Beat", "Done", "Free", "Job", "Ready", "RowSent", "run_worker"]
+__all__ = ["Beat", "Begun", "Done", "Free", "Job", "RowSent", "end_with_parent", "run_worker"]
 
 BEAT_SECONDS = 1.0
 
@@ -42,13 +44,13 @@ class Free:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """Child to parent: everything is imported."""
+class Begun:
+    """Child to parent: from here on, what happens is the video's doing."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """Child to parent: frames come, though no row is complete."""
+    """Child to parent: something is being read, though no row is complete."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def run_worker(connection: Connection, ring_nbytes: int, num_threads: int) -> No
         descriptor = reduction.recv_handle(connection)
         outlet = _Outlet(connection, map_frames(descriptor, ring_nbytes))
         os.close(descriptor)
-        outlet.send(Ready())
+        heartbeat.listen(outlet.beat)
+        Thread(target=end_with_parent, name="parent", daemon=True).start()
         while True:
             message = connection.recv()
             if isinstance(message, Free):
@@ -94,8 +97,17 @@ def run_worker(connection: Connection, ring_nbytes: int, num_threads: int) -> No
         return  # the parent is gone or needs no more
 
 
+def end_with_parent() -> None:
+    """Whatever a decoder is busy with, nobody is there to want it."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _decode(job: Job, outlet: _Outlet, num_threads: int) -> None:
-    decoded = decode_video(job.work, job.geometries, num_threads=num_threads, on_frame=outlet.beat)
+    outlet.send(Begun())
+    decoded = decode_video(job.work, job.geometries, num_threads=num_threads)
     for item in decoded:
         if isinstance(item, Progress):
             outlet.send(item)

@@ -23,8 +23,11 @@ class Decoder(Protocol):
 
     def decode(
         self, works: Sequence[VideoWork], geometries: Geometries
-    ) -> Generator[Decoded, None, None]:
-        """Rows and failures as they come; a row's frames are valid until the next is asked for."""
+    ) -> Generator[Decoded | None, None, None]:
+        """Rows and failures as they come; a row's frames are valid until the next is asked for.
+
+        None now and then where nothing comes, so that whoever waits can do other things.
+        """
 
     def close(self) -> None:
         """Give up processes, if there are any."""
@@ -38,7 +41,7 @@ class ThreadDecoder:
 
     def decode(
         self, works: Sequence[VideoWork], geometries: Geometries
-    ) -> Generator[Decoded, None, None]:
+    ) -> Generator[Decoded | None, None, None]:
         """See `Decoder`."""
         yield from prefetch(_decode_all(works, geometries), depth=ROWS_AHEAD)
 

@@ -47,13 +47,15 @@ def run_unit(
         with closing(decoder.decode(videos, geometries)) as decoded:
             waiting_since = time.perf_counter()
             for item in decoded:
-                yield from _take(item, stages, waiting_since)
+                if item is not None:
+                    yield from _take(item, stages, waiting_since)
                 for work in stages.values():
                     work.write(shards)
                 yield from shards.progress()
                 if stop.is_set():
                     break
-                waiting_since = time.perf_counter()
+                if item is not None:
+                    waiting_since = time.perf_counter()
         for work in stages.values():
             if not stop.is_set():
                 yield from work.flush()

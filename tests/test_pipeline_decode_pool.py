@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from video_files import write_video
 
 from extractors.geometry import square
+from pipeline import decode_pool
+from pipeline.decode_pass import DecodedRow
 from pipeline.decode_pool import DecodePool
 from pipeline.decode_videos import decode_video
 from pipeline.rows import VideoRow
@@ -48,7 +55,7 @@ def collect(decoder: DecodePool, works: Sequence[VideoWork]) -> tuple[dict, dict
     for item in decoder.decode(works, GEOMETRIES):
         if isinstance(item, Progress):
             failures |= {f.row_key: (f.error_class, f.message) for f in item.failures}
-        else:
+        elif item is not None:
             frames[item.row.key] = np.array(item.frames)
     return frames, failures
 
@@ -80,7 +87,8 @@ def test_frames_are_those_of_a_plain_pass(
 
 
 def test_costs_come_with_the_rows(videos: list[Path]) -> None:
-    rows = [item for item in pool().decode([work(videos[0])], GEOMETRIES)]
+    decoded = pool().decode([work(videos[0])], GEOMETRIES)
+    rows = [item for item in decoded if item is not None]
     assert sum(item.timings.decode_seconds for item in rows) > 0
     assert sum(r.timings.transform_seconds for r in rows if r.stage == "verb") > 0
 
@@ -96,21 +104,22 @@ def test_a_video_that_cannot_be_read_fails_alone(videos: list[Path], tmp_path: P
 
 
 def test_a_process_that_hangs_costs_its_video(videos: list[Path], tmp_path: Path) -> None:
-    """A pipe that nobody writes to keeps whoever opens it waiting, in the kernel or in a loop."""
     works = [work(path) for path in videos]
-    decoder = pool(processes=1, stall_seconds=1.5)
+    # One clip at a time: when the first row comes, the process has more of its video to say.
+    decoder = pool(processes=1, stall_seconds=1.5, ring_nbytes=4 * 16 * 16 * 3)
     frames: dict[str, np.ndarray] = {}
     failures = {}
     with closing(decoder.decode(works, GEOMETRIES)) as decoded:
         for item in decoded:
             if isinstance(item, Progress):
                 failures |= {f.row_key: f for f in item.failures}
+            if not isinstance(item, DecodedRow):
                 continue
             if not frames:  # stopped while it has more to say: a hang, to whoever listens
                 os.kill(decoder.pids[0], signal.SIGSTOP)
             frames[item.row.key] = np.array(item.frames)
     assert {f.error_class for f in failures.values()} == {"DecoderHung"}
-    assert all("got no frame for 1.5 s" in f.message for f in failures.values())
+    assert all("nothing was read for 1.5 s" in f.message for f in failures.values())
     assert {f.video_id for f in failures.values()} == {"a"}
     assert len(frames) + len(failures) == 15
 
@@ -123,6 +132,7 @@ def test_a_process_that_dies_costs_its_video(videos: list[Path]) -> None:
         for item in decoded:
             if isinstance(item, Progress):
                 failures |= {f.row_key: f for f in item.failures}
+            if not isinstance(item, DecodedRow):
                 continue
             if not frames:
                 os.kill(decoder.pids[0], signal.SIGKILL)
@@ -131,6 +141,59 @@ def test_a_process_that_dies_costs_its_video(videos: list[Path]) -> None:
     assert all("signal SIGKILL" in f.message for f in failures.values())
     assert {f.video_id for f in failures.values()} == {"a"}
     assert len(frames) + len(failures) == 15
+
+
+def test_time_that_the_networks_take_is_not_silence(
+    videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for room in its ring has nothing to say."""
+    passed = 0.0
+    real = time.monotonic
+    clock = SimpleNamespace(monotonic=lambda: real() + passed)
+    monkeypatch.setattr(decode_pool, "time", clock)
+    decoder = pool(processes=1, ring_nbytes=4 * 16 * 16 * 3)  # one clip at a time
+    frames = 0
+    for item in decoder.decode([work(path) for path in videos], GEOMETRIES):
+        assert not isinstance(item, Progress)
+        frames += item is not None
+        passed += 1000.0
+    assert frames == 15
+
+
+def test_whoever_waits_is_woken(videos: list[Path]) -> None:
+    decoder = pool(processes=1)
+    with closing(decoder.decode([work(videos[0])], GEOMETRIES)) as decoded:
+        next(item for item in decoded if item is not None)
+        os.kill(decoder.pids[0], signal.SIGSTOP)
+        assert None in decoded
+
+
+def test_a_process_that_dies_before_it_began_costs_nothing(videos: list[Path]) -> None:
+    decoder = pool(processes=2)
+    for pid in decoder.pids:
+        os.kill(pid, signal.SIGKILL)
+    frames, failures = collect(decoder, [work(path) for path in videos])
+    assert len(frames) == 15
+    assert failures == {}
+
+
+def test_processes_that_never_begin_are_told_of(
+    videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_pool, "run_worker", print)  # ends at once
+    with pytest.raises(RuntimeError, match="3 decode processes in turn ended before they began"):
+        collect(pool(), [work(path) for path in videos])
+
+
+def test_a_process_ends_with_its_parent() -> None:
+    script = Path(__file__).with_name("decode_child.py")
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+    ended, _, _ = select.select([child], [], [], 60)
+    os.close(child)
+    assert ended
 
 
 def test_closing_ends_the_processes(videos: list[Path]) -> None:
