@@ -60,12 +60,13 @@ def check_unchanged(path: Path, expected: FileStamp) -> None:
     except OSError as error:
         raise UnreadableVideo(
             f"{path}: was there before and is not now ({error.strerror}); bring it back and run "
-            "again"
+            "with --retry-failed"
         ) from error
     if _content_facts(stamp) != _content_facts(expected):
         raise VideoChanged(
             f"{path}: got another size, modification time or inode than before, expected a video "
-            "that stays as it is while it is read; wait until it is written and run again"
+            "that stays as it is while it is read; wait until it is written and run with "
+            "--retry-failed"
         )
 
 
