@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from extractors.video_reader import UnreadableVideo, VideoChanged
 
-__all__ = ["EntryStamp", "FileStamp", "check_unchanged", "file_stamp"]
+__all__ = ["EntryStamp", "FileStamp", "check_entry", "check_unchanged", "entry_stamp", "file_stamp"]
 
 
 class EntryStamp(NamedTuple):
@@ -24,6 +24,17 @@ class EntryStamp(NamedTuple):
 FileStamp = tuple[EntryStamp, ...]
 
 
+def entry_stamp(path: Path) -> EntryStamp:
+    """Stamp of a file or folder itself, whatever a folder holds: one look at the file system.
+
+    Raises:
+        FileNotFoundError: if the path is absent.
+        OSError: if it cannot be looked at.
+    """
+    stat = path.stat()
+    return EntryStamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
 def file_stamp(path: Path) -> FileStamp:
     """Stamp of a file; of a folder, its own and those of its first, middle and last entry.
 
@@ -33,8 +44,7 @@ def file_stamp(path: Path) -> FileStamp:
         FileNotFoundError: if the path is absent.
         OSError: if it cannot be looked at.
     """
-    stats = [p.stat() for p in _telling_paths(path, depth=2)]
-    return tuple(EntryStamp(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in stats)
+    return tuple(entry_stamp(telling) for telling in _telling_paths(path, depth=2))
 
 
 def _telling_paths(path: Path, *, depth: int) -> Iterator[Path]:
@@ -46,7 +56,7 @@ def _telling_paths(path: Path, *, depth: int) -> Iterator[Path]:
 
 
 def check_unchanged(path: Path, expected: FileStamp) -> None:
-    """Refuse a video that was replaced or written to since its stamp was taken.
+    """Refuse a video that was replaced or written to since its `file_stamp` was taken.
 
     Size, modification time and inode count. The change time does not: a hard link or another
     owner changes it, and not a single byte of the content.
@@ -55,8 +65,24 @@ def check_unchanged(path: Path, expected: FileStamp) -> None:
         VideoChanged: if another file, or other content, is there now.
         UnreadableVideo: if nothing is there now.
     """
+    _check(path, file_stamp, expected)
+
+
+def check_entry(path: Path, expected: EntryStamp) -> None:
+    """As `check_unchanged`, by a file or folder itself: cheap enough for every row or frame.
+
+    A folder changes when entries are added, removed, renamed or replaced by renaming. An entry
+    that is written to in place is not noticed, and nothing within the folders in it.
+
+    Raises:
+        VideoChanged, UnreadableVideo: as `check_unchanged`.
+    """
+    _check(path, lambda entry: (entry_stamp(entry),), (expected,))
+
+
+def _check(path: Path, look: Callable[[Path], FileStamp], expected: FileStamp) -> None:
     try:
-        stamp = file_stamp(path)
+        stamp = look(path)
     except OSError as error:
         raise UnreadableVideo(
             f"{path}: was there before and is not now ({error.strerror}); bring it back and run "

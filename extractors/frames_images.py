@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.file_stamp import FileStamp, check_unchanged, file_stamp
+from extractors.file_stamp import (
+    EntryStamp,
+    FileStamp,
+    check_entry,
+    check_unchanged,
+    entry_stamp,
+    file_stamp,
+)
 from extractors.frames_numbered import Numbering, number_frames
 from extractors.frames_tar import index_tar
 from extractors.limits import MAX_FRAMES, MAX_IMAGE_NBYTES
@@ -48,18 +55,27 @@ class Images(ABC):
 
 
 class FolderImages(Images):
-    """Images that are files of a folder; of flow, also of its sub-folders."""
+    """Images that are files of a folder; of flow, also of its sub-folders.
+
+    A folder that gets or loses entries after it was listed is refused when an image is read.
+    Images that are overwritten in place are not noticed: a listing would have to look at each.
+    """
 
     def __init__(self, path: Path, *, pattern: str | None, is_flow: bool) -> None:
         self.path = path
-        names = _list_folder(path, depth=2 if is_flow else 1)
+        names, self._stamps = _list_folder(path, depth=2 if is_flow else 1)
         self.numbering = number_frames(path, names, pattern=pattern, is_flow=is_flow)
 
     @contextmanager
     def opened(self) -> Iterator[ReadImage]:
-        yield lambda component, number: _read_file(
-            self.path / self.numbering.name(component, number)
-        )
+        yield self._read
+
+    def _read(self, component: int, number: int) -> bytes:
+        file = self.path / self.numbering.name(component, number)
+        try:
+            return _read_file(file)
+        finally:
+            check_entry(file.parent, self._stamps[file.parent])
 
 
 class TarImages(Images):
@@ -83,8 +99,7 @@ class TarImages(Images):
     def _read(self, descriptor: int, component: int, number: int) -> bytes:
         offset, size = (int(n) for n in self._places[component, number - 1])
         data = os.pread(descriptor, size, offset)
-        if len(data) < size:
-            raise OSError(errno.EIO, "the archive ends within it")
+        check_entry(self.path, self._stamp[0])
         return data
 
 
@@ -107,14 +122,19 @@ def _index(
     return numbering, places.reshape(len(numbering.patterns), numbering.num_frames, 2)
 
 
-def _list_folder(path: Path, *, depth: int) -> set[str]:
-    """Names of what lies in a folder; at depth 2 also of what lies in its folders."""
+def _list_folder(path: Path, *, depth: int) -> tuple[set[str], dict[Path, EntryStamp]]:
+    """Names of what lies in a folder, and the stamp of the folder itself before it was listed.
+
+    At depth 2 also those of its folders.
+    """
     names: set[str] = set()
     try:
+        stamps = {path: entry_stamp(path)}
         with os.scandir(path) as entries:
             for entry in entries:
                 names.add(entry.name)
                 if depth > 1 and entry.is_dir():
+                    stamps[path / entry.name] = entry_stamp(path / entry.name)
                     names |= {f"{entry.name}/{name}" for name in os.listdir(entry)}
                 if len(names) > 2 * MAX_FRAMES:
                     raise UnreadableVideo(
@@ -132,7 +152,7 @@ def _list_folder(path: Path, *, depth: int) -> set[str]:
             f"{path}: cannot be listed ({error.strerror}), expected a folder that may be read; "
             "check its permissions"
         ) from error
-    return names
+    return names, stamps
 
 
 def _kind_of(path: Path) -> str:

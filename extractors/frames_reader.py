@@ -31,7 +31,7 @@ from PIL import Image
 
 from extractors.frames_images import FolderImages, Images, ReadImage, TarImages
 from extractors.limits import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS
-from extractors.video_reader import FrameDecodeError, UnreadableVideo, VideoReader
+from extractors.video_reader import FrameDecodeError, UnreadableVideo, VideoError, VideoReader
 
 __all__ = ["FlowReader", "FramesReader", "epic_frame_number"]
 
@@ -135,6 +135,8 @@ class FramesReader(VideoReader):
                 if reason is None:
                     same = image.mode == mode
                     return np.array(image if same else image.convert(mode), dtype=np.uint8)
+        except VideoError:
+            raise
         except _DECODER_ERRORS as error:
             raise FrameDecodeError(
                 f"{label}: got a frame that does not decode ({error}), expected a JPEG or PNG "

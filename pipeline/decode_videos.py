@@ -1,11 +1,16 @@
-"""A video in, decoded rows out; a video that fails turns its remaining rows into failures."""
+"""A video in, decoded rows out; a video that fails turns its remaining rows into failures.
+
+After each row's last frame the file, tar or folder is looked at once more: size, modification time
+and inode. An image of a folder that is overwritten in place, under the name that it has, is not
+noticed that way; `symbio run --rehash` finds it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 
-from extractors.file_stamp import check_unchanged
+from extractors.file_stamp import check_entry
 from extractors.geometry import Geometry
 from extractors.video import TruncatedVideo, VideoReader
 from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
@@ -71,9 +76,9 @@ def _decode(
             ]
         opening_seconds = time.perf_counter() - started
         for row in decode_pass(opened, requests, opening_seconds=opening_seconds):
-            # A file that is written to while it is read gives rows of neither content.
-            if video.stamp is not None and video.kind == "file":
-                check_unchanged(video.path, video.stamp)
+            # What is written to while it is read gives rows of neither content.
+            if video.stamp is not None:
+                check_entry(video.path, video.stamp[0])
             yield row
 
 

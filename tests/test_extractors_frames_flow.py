@@ -1,5 +1,6 @@
 """Frames of flow: two grey images each, at their own stride, in folders and tars."""
 
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from extractors.video import FrameDecodeError, UnreadableVideo, VideoReader, open_video
+from extractors.video import (
+    FrameDecodeError,
+    UnreadableVideo,
+    VideoChanged,
+    VideoReader,
+    open_video,
+)
 
 EPIC = "{component}/frame_{number:010d}.png"
 
@@ -132,3 +139,14 @@ def test_shared_flow(test_data: Path, tmp_path: Path) -> None:
                 name = f"P01_01_flow_{component}_0000000050.jpg"
                 with Image.open(folder / name) as image:
                     assert np.array_equal(frame[..., channel], np.asarray(image))
+
+
+def test_a_component_that_changes_while_it_is_read_gives_no_more_frames(tmp_path: Path) -> None:
+    folder = write_flow(tmp_path / "flow", {"u": 3, "v": 3})
+    os.utime(folder / "v", ns=(0, 0))  # the clock may be coarse
+    with open_flow(folder) as reader:
+        frames = reader.frames([0, 1, 2])
+        next(frames)
+        (folder / "v" / "new").touch()
+        with pytest.raises(VideoChanged, match=r"/v: got another size"):
+            next(frames)

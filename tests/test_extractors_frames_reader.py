@@ -15,7 +15,13 @@ from PIL import Image
 
 from extractors import frames_images, frames_numbered
 from extractors.frames_reader import FramesReader, epic_frame_number
-from extractors.video import FrameDecodeError, UnreadableVideo, check_complete, open_video
+from extractors.video import (
+    FrameDecodeError,
+    UnreadableVideo,
+    VideoChanged,
+    check_complete,
+    open_video,
+)
 
 
 def write_frames(
@@ -102,6 +108,18 @@ def test_a_missing_frame_is_named(tmp_path: Path, numbers: list[int], missing: s
     write_frames(tmp_path, numbers)
     with pytest.raises(UnreadableVideo, match=f"frame_{missing}.jpg is missing"):
         FramesReader(tmp_path, frame_rate_fps=60)
+
+
+def test_a_folder_that_changes_while_it_is_read_gives_no_more_frames(tmp_path: Path) -> None:
+    write_frames(tmp_path, [1, 2, 3])
+    os.utime(tmp_path, ns=(0, 0))  # the clock may be coarse
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
+        frames = folder.frames([0, 1, 2])
+        next(frames)
+        (tmp_path / "frame_0000000002.jpg").rename(tmp_path / "frame_0000000003.jpg")
+        for rest in (frames, folder.frames([2])):
+            with pytest.raises(VideoChanged, match="got another size"):
+                next(rest)
 
 
 def test_what_is_no_folder_of_frames(tmp_path: Path) -> None:

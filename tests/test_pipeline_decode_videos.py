@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from experiment_fixtures import Silent, make_experiment
+from PIL import Image
 from video_files import write_video
 
 from extractors.file_stamp import file_stamp
@@ -71,6 +74,35 @@ def test_a_video_written_to_while_it_is_read_gives_no_more_rows(work: VideoWork)
     first = next(decoded)
     os.utime(work.video.path, ns=(0, 0))
     rows, failures = outcome([first, *decoded])
+    assert rows == ["a"]
+    assert failures == dict.fromkeys("bc", "VideoChanged")
+
+
+@pytest.mark.parametrize("kind", ["file", "frames", "tar"])
+def test_a_row_whose_video_changed_by_its_last_frame_is_none(
+    work: VideoWork, tmp_path: Path, kind: Literal["file", "frames", "tar"]
+) -> None:
+    path = work.video.path
+    if kind != "file":
+        path = tmp_path / "frames"
+        path.mkdir()
+        for number in range(1, 21):
+            Image.new("RGB", (8, 6)).save(path / f"frame_{number:02d}.png")
+    if kind == "tar":
+        with tarfile.open(tmp_path / "frames.tar", "w") as archive:
+            archive.add(path, ".")
+        path = tmp_path / "frames.tar"
+    rate = None if kind == "file" else 30.0
+    video = Video("v", path, kind, rate, None, stamp=file_stamp(path))
+    seen: list[int] = []
+
+    def on_frame() -> None:
+        seen.append(1)
+        if len(seen) == 2:  # after what the reader itself looks at
+            os.utime(path, ns=(0, 0))
+
+    decoded = decode_video(VideoWork(video, work.rows), GEOMETRIES, on_frame=on_frame)
+    rows, failures = outcome(list(decoded))
     assert rows == ["a"]
     assert failures == dict.fromkeys("bc", "VideoChanged")
 
