@@ -91,15 +91,7 @@ def train_head(
             f"got {run_folder} with a training in it; resume it or choose another"
         )
     identity = _identity(train_table, validation_table, settings, prior)
-    trainer = _Trainer(
-        head=head.to(device),
-        optimizer=_create_optimizer(head, settings),
-        train_table=train_table,
-        validation_table=validation_table,
-        settings=settings,
-        mu=_checked_prior(head, train_table, validation_table, prior),
-        device=device,
-    )
+    trainer = _create_trainer(head, train_table, validation_table, settings, prior, device)
     history: list[EpochReport] = []
     if last.exists():
         history = load_training_state(last, head, trainer.optimizer, identity=identity)
@@ -209,6 +201,26 @@ class _Trainer:
         if not all(bool(parameter.isfinite().all()) for parameter in self.head.parameters()):
             raise _not_finite("NaN or infinite weights", epoch, table.segment_ids(indices))
         return total / len(order), correct["verb"] / len(order), correct["noun"] / len(order)
+
+
+def _create_trainer(
+    head: Head,
+    train_table: FeatureTable,
+    validation_table: FeatureTable | None,
+    settings: TrainSettings,
+    prior: str,
+    device: str | torch.device,
+) -> _Trainer:
+    """The trainer, once its labels are known to fit; the head is on its device."""
+    return _Trainer(
+        head=head.to(device),
+        optimizer=_create_optimizer(head, settings),
+        train_table=train_table,
+        validation_table=validation_table,
+        settings=settings,
+        mu=_checked_prior(head, train_table, validation_table, prior),
+        device=device,
+    )
 
 
 def _not_finite(what: str, epoch: int, segment_ids: Sequence[str]) -> FloatingPointError:

@@ -87,12 +87,7 @@ def finetune(
         RunFolderError: the state to resume from belongs to another network.
     """
     network.to(device)
-    optimizer = SGD(
-        network.parameters(),
-        lr=schedule.learning_rate,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-    )
+    optimizer = _create_optimizer(network, schedule)
     history = _load_state(run_folder, network, optimizer) if resume else []
     for epoch in range(len(history) + 1, schedule.epochs + 1):
         started = time.monotonic()
@@ -101,7 +96,6 @@ def finetune(
             group["lr"] = rate
         loss, top1 = _train_epoch(network, optimizer, task, device, epoch)
         validation = _validate(network, task, device)
-        earlier = [e.validation_top1 for e in history if e.validation_top1 is not None]
         report = FinetuneEpoch(
             epoch=epoch,
             epochs=schedule.epochs,
@@ -110,12 +104,21 @@ def finetune(
             train_top1=top1,
             validation_top1=validation,
             seconds=time.monotonic() - started,
-            kept=validation is None or validation > max(earlier, default=-1.0),
+            kept=_is_best(validation, history),
         )
         history.append(report)
         _save_epoch(run_folder, network, optimizer, history, metadata)
         on_epoch(report)
     return run_folder / "checkpoint.safetensors"
+
+
+def _create_optimizer(network: nn.Module, schedule: StageOneSection) -> SGD:
+    return SGD(
+        network.parameters(),
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+    )
 
 
 def _train_epoch(
@@ -153,6 +156,12 @@ def _validate(network: nn.Module, task: Task, device: str) -> float | None:
         correct += int((task.logits(network, arguments).argmax(1) == labels).sum())
         rows += len(labels)
     return correct / rows
+
+
+def _is_best(validation: float | None, history: list[FinetuneEpoch]) -> bool:
+    """Whether an epoch is better than those before it, or cannot be judged."""
+    earlier = [e.validation_top1 for e in history if e.validation_top1 is not None]
+    return validation is None or validation > max(earlier, default=-1.0)
 
 
 def _on_device(batches: Iterable[Batch], device: str) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from extractors.inference import resolve_device
+from heads.base import Head
 from heads.checkpoint import load_head, read_checkpoint
 from heads.evaluation import score_table, write_evaluation
 from heads.metrics import Metrics, action_prior
@@ -70,18 +71,7 @@ def train_run(
             tables[split] = FeatureTable(
                 reader, samples, outputs=inputs, resident_mib=config.train.resident_mib
             )
-        try:
-            head = create_head(
-                config.head.name,
-                specs=reader.specs,
-                num_verbs=len(experiment.dataset.verb_names),
-                num_nouns=len(experiment.dataset.noun_names),
-                seed=config.train.seed,
-                **config.head.options,
-            )
-            settings = TrainSettings(**config.train.model_dump(exclude={"resident_mib"}))
-        except ValueError as error:
-            raise ConfigError(f"head, train: {error}") from error
+        head, settings = _head_and_settings(experiment, reader)
         start_run_folder(run_folder, config, resume=resume)
         return train_head(
             run_folder,
@@ -95,6 +85,24 @@ def train_run(
             resume=resume,
             on_epoch=on_epoch,
         )
+
+
+def _head_and_settings(experiment: Experiment, reader: FeatureStore) -> tuple[Head, TrainSettings]:
+    """An untrained head for the reader's outputs, and how to train it."""
+    config = experiment.config
+    try:
+        head = create_head(
+            config.head.name,
+            specs=reader.specs,
+            num_verbs=len(experiment.dataset.verb_names),
+            num_nouns=len(experiment.dataset.noun_names),
+            seed=config.train.seed,
+            **config.head.options,
+        )
+        settings = TrainSettings(**config.train.model_dump(exclude={"resident_mib"}))
+    except ValueError as error:
+        raise ConfigError(f"head, train: {error}") from error
+    return head, settings
 
 
 def evaluate_run(
