@@ -127,15 +127,16 @@ def run(
 
 @main.command()
 @config_options
-def status(config: Path, overrides: tuple[str, ...]) -> None:
-    """Show what is stored for an experiment, and what failed with which reason.
+@click.option("--all", "each_row", is_flag=True, help="List every failed row by itself.")
+def status(config: Path, overrides: tuple[str, ...], each_row: bool) -> None:
+    """Show what is stored for an experiment, and how many rows of which video failed and why.
 
-    Example: symbio status configs/epic55_saoa_r50.yaml
+    Example: symbio status configs/epic55_saoa_r50.yaml --all
     """
     with errors():
         from pipeline.commands import show_status
 
-        show_status(load(config, overrides), make_console())
+        show_status(load(config, overrides), make_console(), each_row=each_row)
 
 
 @main.command()

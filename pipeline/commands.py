@@ -20,6 +20,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.console import (
     ProgressReporter,
     plan_table,
+    print_failures,
     print_missing,
     print_run,
     table,
@@ -81,8 +82,12 @@ def run_stages(
     return report
 
 
-def show_status(config: ExperimentConfig, console: Console) -> None:
-    """Print stored, missing and failed rows of an experiment, and the failures."""
+def show_status(config: ExperimentConfig, console: Console, *, each_row: bool = False) -> None:
+    """Print stored, missing and failed rows of an experiment, and why rows failed.
+
+    Args:
+        each_row: list every failed row instead of one line for those of a video that failed alike.
+    """
     experiment = resolve(config)
     with _open_if_there(config.store.path) as store:
         plans = plan_all(experiment, store)
@@ -93,14 +98,7 @@ def show_status(config: ExperimentConfig, console: Console) -> None:
         columns = {"stage": "left", "key": "left"}
         columns |= dict.fromkeys(("wanted", "present", "missing", "failed"), "right")
         console.print(table(f"{config.name} in {config.store.path}", columns, rows))
-        failures = [
-            (plan.stage.name, failure.clip_id, failure.error_class, failure.message)
-            for plan in plans
-            for failure in plan.failures
-        ]
-    if failures:
-        named = dict.fromkeys(("stage", "clip", "error", "reason"), "left")
-        console.print(table("Failures", named, failures))
+    print_failures(console, {p.stage.name: p.failures for p in plans}, each_row=each_row)
     print_missing(console, experiment.missing_videos)
 
 

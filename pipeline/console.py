@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -28,8 +29,17 @@ if TYPE_CHECKING:  # they load torch, which looking at a store does not need
     from pipeline.experiment import MissingVideo
     from pipeline.plan import StagePlan
     from pipeline.run_report import RunReport
+    from stores.base import Failure
 
-__all__ = ["ProgressReporter", "format_nbytes", "plan_table", "print_missing", "print_run", "table"]
+__all__ = [
+    "ProgressReporter",
+    "format_nbytes",
+    "plan_table",
+    "print_failures",
+    "print_missing",
+    "print_run",
+    "table",
+]
 
 MAX_FAILURES_SHOWN = 20
 # From here on waiting for frames is worth a line.
@@ -121,22 +131,48 @@ def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
         console.print(Text(line, style="red"))
 
 
+def print_failures(
+    console: Console, failures: Mapping[str, Sequence[Failure]], *, each_row: bool = False
+) -> None:
+    """Why rows failed, by stage and video, or row by row in order of clip id."""
+    if each_row:
+        lines = [
+            f"failed: {stage}: {f.clip_id}: {f.error_class}: {f.message}"
+            for stage, found in failures.items()
+            for f in sorted(found, key=lambda f: _by_number(f.clip_id))
+        ]
+    else:
+        lines = [line for stage, found in failures.items() for line in _reasons(stage, found)]
+    shown = len(lines) if each_row else MAX_FAILURES_SHOWN
+    for line in lines[:shown]:
+        console.print(Text(line, style="red"))
+    if len(lines) > shown:
+        rest = f"… and {len(lines) - shown:,} more reasons; symbio status --all lists each row"
+        console.print(Text(rest, style="red"))
+
+
+def _by_number(clip_id: str) -> tuple[list[str | float], str]:
+    """To sort ids as people do: video@2s, video@2.5s, video@10s."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", clip_id)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)], clip_id
+
+
+def _reasons(stage: str, failures: Sequence[Failure]) -> list[str]:
+    """A line for all rows of a video that failed alike."""
+    counts = Counter((f.video_id, f.error_class, f.message) for f in failures)
+    return [
+        f"failed: {stage}: video {video_id}: {n:,} row{'s' * (n > 1)}: {kind}: {message}"
+        for (video_id, kind, message), n in sorted(counts.items())
+    ]
+
+
 def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
     """The summary of a run, and what went wrong."""
     if not quiet:
         console.print(_run_table(report))
         _print_timings(console, report)
-    for missing in report.missing_videos:
-        console.print(
-            f"missing video: {missing.reason} ({missing.count:,} {missing.unit})", style="red"
-        )
-    failures = [(stage.stage, failure) for stage in report.stages for failure in stage.failures]
-    reasons = Counter((stage, f.video_id, f.error_class, f.message) for stage, f in failures)
-    for (stage, video_id, kind, message), count in list(reasons.items())[:MAX_FAILURES_SHOWN]:
-        line = f"failed: {stage}: video {video_id}: {count:,} rows: {kind}: {message}"
-        console.print(Text(line, style="red"))
-    if len(reasons) > MAX_FAILURES_SHOWN:
-        console.print(f"… and {len(reasons) - MAX_FAILURES_SHOWN:,} more reasons", style="red")
+    print_missing(console, report.missing_videos)
+    print_failures(console, {stage.stage: stage.failures for stage in report.stages})
     if any(stage.failed_before for stage in report.stages):
         console.print("rows that failed before were left alone; --retry-failed tries them again")
     if any(stage.skipped for stage in report.stages):
