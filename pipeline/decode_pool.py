@@ -140,8 +140,8 @@ class DecodePool:
         if hung:
             error = DecoderHung(
                 f"{path}: nothing was read for {self._stall_seconds:g} s, so the process that "
-                "decodes it was ended; the file is damaged or its disk is stuck. Re-encode it, or raise "
-                "engine.stall_seconds"
+                "decodes it was ended; the file is damaged or its disk is stuck. Re-encode it, or "
+                "raise engine.stall_seconds"
             )
         else:
             error = DecoderDied(

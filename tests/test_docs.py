@@ -53,7 +53,9 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     words = list(arguments)
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
-    return str(command.name), command.make_context(str(command.name), words).params
+    # As called from the group: commands remember the names of their help option.
+    settings = {"help_option_names": cli.main.context_settings["help_option_names"]}
+    return str(command.name), command.make_context(str(command.name), words, **settings).params
 
 
 # Commands
