@@ -78,12 +78,16 @@ class GivenBoxes:
         scores: (n,) float32, higher is kept first.
         classes: (n,) int32.
         frame_size_px: width and height of the frame they were drawn in, if known.
+        source: of which frame and from where, for messages: "video a at 3.5 s in boxes.csv".
+        lines: (n,) int64, of that file, where boxes have lines; for messages.
     """
 
     boxes_xyxy_px: NDArray[np.float32]
     scores: NDArray[np.float32]
     classes: NDArray[np.int32]
     frame_size_px: tuple[int, int] | None = None
+    source: str = ""
+    lines: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.boxes_xyxy_px.ndim != 2 or self.boxes_xyxy_px.shape[1] != 4:

@@ -191,18 +191,19 @@ def select_boxes(given: GivenBoxes, frame: Frame, top_k: int, *, label: str) -> 
         given: boxes in pixels of `frame`.
         frame: (H, W, 3), for its size.
         top_k: K.
-        label: names the frame in errors.
+        label: names the frame in errors, where the boxes do not say where they are from.
 
     Raises:
         ValueError: if a box or score is not finite, inverted or without area, or lies outside the
             frame, or if the boxes were drawn in a frame of another size.
     """
+    label = given.source or label
     height_px, width_px = frame.shape[:2]
     if given.frame_size_px not in (None, (width_px, height_px)):
         width, height = given.frame_size_px
         raise ValueError(
-            f"got boxes of a {width}×{height} frame for {label} of {width_px}×{height_px} px, "
-            "expected boxes in pixels of this frame; was it another version of the video?"
+            f"got boxes of a {width}×{height} frame for {label}, expected boxes in pixels of a "
+            f"frame of {width_px}×{height_px} px; was it another version of the video?"
         )
     boxes = given.boxes_xyxy_px.astype(np.float32)
     clipped = clip_to_frame(boxes, frame)
@@ -216,8 +217,9 @@ def select_boxes(given: GivenBoxes, frame: Frame, top_k: int, *, label: str) -> 
     ):
         if bad.any():
             index = int(np.flatnonzero(bad)[0])
+            line = "" if given.lines is None else f", line {given.lines[index]}"
             raise ValueError(
-                f"got box {index} of {label} {boxes[index].tolist()} with score "
+                f"got box {index} of {label}{line}: {boxes[index].tolist()} with score "
                 f"{float(given.scores[index])}, which is {problem}; expected finite "
                 "left < right and top < bottom in native-frame pixels"
             )

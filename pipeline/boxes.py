@@ -37,6 +37,7 @@ class BoxedVideo:
         scores: (n,) float32.
         classes: (n,) int32.
         frame_sizes_px: (f, 2) width and height of the frames the boxes were drawn in, if known.
+        lines: (n,) int64, where each box stands in its file, if it has lines.
     """
 
     times_us: Times
@@ -45,9 +46,10 @@ class BoxedVideo:
     scores: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int32]
     frame_sizes_px: npt.NDArray[np.int32] | None = None
+    lines: npt.NDArray[np.int64] | None = None
 
-    def frame(self, index: int) -> GivenBoxes:
-        """The boxes of one frame."""
+    def frame(self, index: int, source: str) -> GivenBoxes:
+        """The boxes of one frame; `source` is for messages."""
         of_frame = slice(int(self.starts[index]), int(self.starts[index + 1]))
         size = None if self.frame_sizes_px is None else self.frame_sizes_px[index]
         return GivenBoxes(
@@ -55,6 +57,8 @@ class BoxedVideo:
             self.scores[of_frame],
             self.classes[of_frame],
             frame_size_px=None if size is None else (int(size[0]), int(size[1])),
+            source=source,
+            lines=None if self.lines is None else self.lines[of_frame],
         )
 
 
@@ -99,7 +103,8 @@ class BoxTable:
         near = min((before, after), key=lambda index: abs(int(times[index]) - time_us))
         if abs(int(times[near]) - time_us) > TIME_TOLERANCE_US:
             return NO_BOXES
-        return video.frame(near)
+        seconds = int(times[near]) / 1e6
+        return video.frame(near, f"video {video_id} at {seconds:.12g} s in {self.path}")
 
 
 class BoxFile(BoxTable):
@@ -124,7 +129,7 @@ class BoxFile(BoxTable):
                     raise AnnotationError(f"{where}: got {column} {value}, expected 0 or more")
             measured = (number(row, c, where, finite=False) for c in BOX_COLUMNS[2:7])
             video_id = required(row, "video_id", where)
-            rows[video_id].append((time_seconds, *measured, noun_class))
+            rows[video_id].append((time_seconds, *measured, noun_class, line))
         super().__init__(path, {video: _by_time(np.array(rows)) for video, rows in rows.items()})
 
 
@@ -138,4 +143,5 @@ def _by_time(rows: npt.NDArray[np.float64]) -> BoxedVideo:
         boxes_xyxy_px=ordered[:, 1:5].astype(np.float32),
         scores=ordered[:, 5].astype(np.float32),
         classes=ordered[:, 6].astype(np.int32),
+        lines=ordered[:, 7].astype(np.int64),
     )

@@ -149,5 +149,4 @@ class BoxTask:
                 f"{self._boxes.path}: got noun_class {wrong[0]} in video {video.video_id} at "
                 f"{time_us / 1e6:g} s, expected 0 to {self._num_classes - 1}"
             )
-        where = f"video {video.video_id} at {time_us / 1e6:g} s"
-        return select_boxes(given, frame.numpy(), len(given.scores), label=where)
+        return select_boxes(given, frame.numpy(), len(given.scores), label=given.source)

@@ -87,6 +87,9 @@ def test_boxes_that_cannot_be_fail_their_frames_and_no_others(tmp_path: Path, na
         "kitchen_a@0.5s", "kitchen_a@1s", "kitchen_b@0.5s", "kitchen_b@1s",
     ]  # fmt: skip
     assert "inverted or empty" in reasons["kitchen_a@0.5s"]
+    line = 1 + text[: text.index("kitchen_a,0.5,30,4,4,30")].count("\n")
+    place = f"got box 0 of video kitchen_a at 0.5 s in {boxes}, line {line}: [30.0, "
+    assert reasons["kitchen_a@0.5s"].startswith(place)
     assert "not finite" in reasons["kitchen_a@1s"]
     assert "outside the" in reasons["kitchen_b@0.5s"]
     assert "not finite" in reasons["kitchen_b@1s"]

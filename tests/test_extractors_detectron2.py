@@ -288,7 +288,7 @@ def test_wrong_given_boxes_are_named(
     case: Callable[[str], Case], box: list[float], problem: str
 ) -> None:
     given = GivenBoxes(np.array([box], np.float32), np.ones(1, np.float32), np.ones(1, np.int32))
-    with pytest.raises(ValueError, match=rf"got box 0 of frame 0 \[.*which is {problem}"):
+    with pytest.raises(ValueError, match=rf"got box 0 of frame 0: \[.*which is {problem}"):
         case("R50-FPN").extractor(given=True)([FRAMES[0]], [given])
 
 

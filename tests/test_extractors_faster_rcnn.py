@@ -249,7 +249,7 @@ def test_given_boxes_of_a_batch(checkpoint: Path) -> None:
     ],
 )
 def test_wrong_given_boxes_are_named(checkpoint: Path, box: list[float], problem: str) -> None:
-    with pytest.raises(ValueError, match=rf"got box 0 of frame 1 \[.*which is {problem}"):
+    with pytest.raises(ValueError, match=rf"got box 0 of frame 1: \[.*which is {problem}"):
         extractor(checkpoint, given=True)([FRAMES[0]] * 2, [boxes_of(), boxes_of(box)])
 
 

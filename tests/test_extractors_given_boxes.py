@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,18 @@ def test_boxes_are_clipped_to_the_frame() -> None:
 )
 def test_wrong_boxes_are_named(box: list[float], score: float, problem: str) -> None:
     boxes = given([0, 0, 10, 10], box, scores=[1.0, score])
-    with pytest.raises(ValueError, match=rf"got box 1 of frame 1 \[.*which is {problem}"):
+    with pytest.raises(ValueError, match=rf"got box 1 of frame 1: \[.*which is {problem}"):
         extractor()([frame(64, 96, 0)] * 2, [given(), boxes])
+
+
+def test_wrong_boxes_are_found_in_what_they_are_from() -> None:
+    boxes = given([0, 0, 10, 10], [9, 0, 5, 10])
+    sourced = replace(boxes, source="video a at 3.5 s in b.csv", lines=np.array([2, 7]))
+    place = r"got box 1 of video a at 3\.5 s in b\.csv, line 7: \[9\.0, "
+    with pytest.raises(ValueError, match=place):
+        extractor()([frame(64, 96, 0)], [sourced])
+    with pytest.raises(ValueError, match=r"a 9×9 frame for video a at 3\.5 s in b\.csv, expected"):
+        extractor()([frame(64, 96, 0)], [replace(sourced, frame_size_px=(9, 9))])
 
 
 def test_select_boxes_keeps_the_order_of_equal_scores() -> None:
@@ -188,7 +199,7 @@ def test_boxes_drawn_in_another_size_are_refused() -> None:
     sized = GivenBoxes(boxes.boxes_xyxy_px, boxes.scores, boxes.classes, frame_size_px=(96, 64))
     images = [frame(64, 96, 0), frame(96, 64, 0)]
     assert extractor()(images[:1], [sized])["count"].tolist() == [1]
-    with pytest.raises(ValueError, match="got boxes of a 96×64 frame for frame 1 of 64×96 px"):
+    with pytest.raises(ValueError, match=r"a 96×64 frame for frame 1, .* of a frame of 64×96 px"):
         extractor()(images, [sized, sized])
 
 

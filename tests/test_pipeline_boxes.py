@@ -36,6 +36,16 @@ def test_boxes_of_one_frame(tmp_path: Path) -> None:
     assert boxes.at("b", 500_000).classes.tolist() == [9]
 
 
+def test_boxes_say_where_they_are_from(tmp_path: Path) -> None:
+    rows = "a,1.0,1,2,3,4,0.5,0\nb,7.25,1,2,3,4,0.5,0\n\na,1.0,5,6,7,8,0.5,0\n"
+    boxes = load(tmp_path, rows)
+    found = boxes.at("a", 1_010_000)
+    assert found.source == f"video a at 1 s in {tmp_path / 'boxes.csv'}"
+    assert found.lines is not None
+    assert found.lines.tolist() == [2, 5]
+    assert boxes.at("b", 7_250_000).source.startswith("video b at 7.25 s in ")
+
+
 def test_boxes_keep_the_order_of_the_file(tmp_path: Path) -> None:
     rows = "".join(f"a,{time},0,0,1,1,{score},{i}\n" for i, (time, score) in enumerate(
         [(1, 0.1), (0, 0.9), (1, 0.9), (1, 0.5), (0, 0.1)]

@@ -62,6 +62,8 @@ def test_boxes_are_those_of_the_rows(tmp_path: Path) -> None:
         assert given.scores.tolist() == expected.scores.tolist()
         assert given.classes.tolist() == expected.classes.tolist()
         assert given.frame_size_px == (64, 48)
+        assert given.source == f"video {video_id} at {seconds:g} s in {tmp_path / 'store'}"
+        assert given.lines is None
         types = (given.boxes_xyxy_px.dtype, given.scores.dtype, given.classes.dtype)
         assert types == (np.float32, np.float32, np.int32)
     assert boxes.times_us("a").tolist() == [0, 1_500_000]  # at 0.5 s somebody looked in vain
