@@ -14,7 +14,7 @@ class Timings:
     Attributes:
         decode_seconds: decoding frames; a frame that several stages want is shared out evenly.
         transform_seconds: resizing and cropping them.
-        forward_seconds: the network, copies to and from the device included.
+        forward_seconds: the network, copies to and from the device and computed flow included.
         write_seconds: writing shards.
         waiting_seconds: the network's process had nothing to do and waited for decoded rows.
     """
