@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from extractors.numpy_pickles import STAND_INS, PickledArray, load_numpy_pickle
+from extractors.numpy_pickles import STAND_INS, PickledArray, Refused, load_numpy_pickle
 
 __all__ = ["first", "load_state"]
 
@@ -26,6 +26,8 @@ _WRAPPERS = ("state_dict", "model")
 _SHOWN = 5
 # "GLOBAL argparse.Namespace was not an allowed global" and other wordings of torch's
 _FORBIDDEN = re.compile(r"(?:GLOBAL|global|class) ([\w.]+\.[\w.]+)")
+_OLDEST_FORMAT = "legacy .tar format"  # torch's words
+_SHOWN_NBYTES = 40
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -93,7 +95,7 @@ def _check_sizes(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         claimed = sum(entry.file_size for entry in archive.infolist())
     if claimed > path.stat().st_size:
-        raise ValueError(f"its entries claim {claimed} bytes, more than the whole file")
+        raise Refused(f"its entries claim {claimed} bytes, more than the whole file")
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
@@ -141,12 +143,33 @@ def _tensor(name: str, value: Tensor | PickledArray, path: Path) -> Tensor:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    text = str(error).strip()
-    reason = (text or type(error).__name__).splitlines()[0]
-    if found := _FORBIDDEN.search(text):
-        reason = f"it names {found[1]}"
     size = path.stat().st_size
     return ValueError(
-        f"cannot read {path} ({size} bytes) as a checkpoint of plain tensors: {reason}. "
-        "It may be empty, cut short, or hold objects other than tensors; nothing in it was run"
+        f"cannot read {path} ({size} bytes) as a checkpoint of plain tensors, and nothing in it "
+        f"was run: {_reason(path, error)}"
     )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong and what to do, in words of our own; torch's advise to run the code."""
+    text = str(error)
+    if isinstance(error, Refused):
+        return text
+    if found := _FORBIDDEN.search(text):
+        return (
+            f"it names {found[1]}, so it holds objects other than tensors; save its state_dict "
+            "alone in the program that made it"
+        )
+    with open(path, "rb") as file:
+        start = file.read(_SHOWN_NBYTES)
+    if not start:
+        return "it is empty; get it again"
+    line = start.splitlines()[0].decode("ascii", "replace")
+    if line and line.isprintable() and line.isascii():
+        return (
+            f"it starts with the words {line!r}; was a web page, or a pointer to the file, saved "
+            "in its place?"
+        )
+    if _OLDEST_FORMAT in text and any(start):
+        return "it is of torch's oldest format, a tar, which is not read; save it anew"
+    return "it is cut off or not a checkpoint; get it again"

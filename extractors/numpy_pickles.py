@@ -22,10 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STAND_INS", "PickledArray", "load_numpy_pickle"]
+__all__ = ["STAND_INS", "PickledArray", "Refused", "load_numpy_pickle"]
 
 _NUMBER = re.compile(r"[biuf][1248]")
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+
+
+class Refused(pickle.UnpicklingError):
+    """A file that holds what is not read; the message goes on from "cannot read it:"."""
 
 
 class PickledType:
@@ -131,7 +135,7 @@ def load_numpy_pickle(path: Path) -> Any:
     """The pickled object, with a `PickledArray` for each array.
 
     Raises:
-        pickle.UnpicklingError: if it names anything but arrays and plain containers.
+        Refused: if it names anything but arrays and plain containers.
         Exception: of any kind, if the file is damaged.
     """
     data = path.read_bytes()
@@ -144,12 +148,12 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _PLAIN[f"{module}.{name}"]
         except KeyError:
-            raise pickle.UnpicklingError(
+            raise Refused(
                 f"it names {module}.{name}, which is neither an array nor a plain container"
             ) from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to objects outside the file")
+        raise Refused("it refers to objects outside the file")
 
 
 def _check_memo(data: bytes) -> None:
@@ -159,4 +163,4 @@ def _check_memo(data: bytes) -> None:
     """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name in _MEMO and (argument is None or argument > count):
-            raise pickle.UnpicklingError(f"its object {argument} comes before object {count}")
+            raise Refused(f"its object {argument} comes before object {count}")

@@ -5,10 +5,12 @@ import io
 import os
 import pickle
 import random
+import re
 import struct
 import tarfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +116,54 @@ def test_code_is_never_run(tmp_path: Path, suffix: str, container: str) -> None:
 
 def test_what_is_not_allowed_is_named(tmp_path: Path) -> None:
     path = save({"state_dict": STATE, "args": argparse.Namespace(lr=1)}, tmp_path / "net.pth")
-    with pytest.raises(ValueError, match=r"it names argparse\.Namespace\. It may"):
+    with pytest.raises(
+        ValueError, match=r"it names argparse\.Namespace, so it holds objects other"
+    ):
         load_state(path)
     (tmp_path / "net.pkl").write_bytes(pickle.dumps({"model": Canary(tmp_path / "canary")}))
     with pytest.raises(ValueError, match=r"it names posix\.mkdir, which is neither"):
         load_state(tmp_path / "net.pkl")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".tar", ".pkl", ".safetensors"])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: b"", "it is empty; get it again"),
+        (lambda data: data[: len(data) // 2], "it is cut off or not a checkpoint; get it again"),
+        (lambda data: bytes(2000), "it is cut off or not a checkpoint; get it again"),
+        (
+            lambda data: b"<!DOCTYPE html>\n<html/>",
+            "it starts with the words '<!DOCTYPE html>'; wa",
+        ),
+        (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "'version https://git-lfs."),
+        (lambda data: b'{"a": 1}', "it starts with the words '{\"a\": 1}'; was a web page, or a p"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_is_no_checkpoint_is_told_in_our_own_words(
+    tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes], reason: str, zipped: bool
+) -> None:
+    path = tmp_path / f"net{suffix}"
+    if suffix == ".safetensors":
+        path.write_bytes(format_safetensors(STATE))
+    elif suffix == ".pkl":
+        path.write_bytes(pickle.dumps({k: v.numpy() for k, v in STATE.items()}))
+    else:
+        save(STATE, path, zipped=zipped)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
+        load_state(path)
+    assert str(caught.value).startswith(f"cannot read {path} ({path.stat().st_size} bytes) as a")
+    assert "nothing in it was run" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_torchs_oldest_format_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "net.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    with pytest.raises(ValueError, match=r"torch's oldest format, a tar, .* save it anew"):
+        load_state(tmp_path / "net.tar")
 
 
 def test_zip_bombs_are_refused_before_they_are_opened(tmp_path: Path) -> None:

@@ -85,13 +85,13 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     torch.load(path, weights_only=False)
     assert canary.exists(), "the canary itself does not work"
     canary.unlink()
-    with pytest.raises(ValueError, match="hold objects other than tensors"):
+    with pytest.raises(ValueError, match="nothing in it was run"):
         load_state(path)
     assert not canary.exists()
 
     plain = tmp_path / "plain.pth"
     plain.write_bytes(pickle.dumps(Canary(canary)))
-    with pytest.raises(ValueError, match="hold objects other than tensors"):
+    with pytest.raises(ValueError, match="nothing in it was run"):
         load_state(plain)
     assert not canary.exists()
 
