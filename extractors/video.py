@@ -68,8 +68,7 @@ def check_complete(reader: VideoReader) -> None:
     if missing > reader.declared_margin_seconds:
         raise TruncatedVideo(
             f"{reader.path}: got {reader.num_frames} frames up to {reader.duration_seconds:.3f} s,"
-            f" expected {declared:.3f} s as the container declares; get the whole file, or turn "
-            "the completeness check off if the rest was never there"
+            f" expected {declared:.3f} s as the container declares; get the whole file"
         )
 
 

@@ -6,7 +6,7 @@ A cut-off video decodes without a word up to the cut; padding it would give feat
 from __future__ import annotations
 
 from extractors.video import TruncatedVideo, VideoReader
-from pipeline.videos import Video
+from pipeline.videos import CLAMP_ADVICE, Video
 
 __all__ = ["check_length", "check_segment"]
 
@@ -31,8 +31,7 @@ def check_length(video: Video, opened: VideoReader) -> None:
     if opened.duration_seconds < promised - tolerance:
         raise TruncatedVideo(
             f"{video.path}: got {opened.duration_seconds:.2f} s of video, expected "
-            f"{promised:.2f} s as its annotations say; download it again, or set "
-            "data.videos.truncated: clamp to use what is there"
+            f"{promised:.2f} s as its annotations say; download it again, or {CLAMP_ADVICE}"
         )
 
 

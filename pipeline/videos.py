@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from extractors.video import FileStamp, VideoReader, open_video
+from extractors.video import FileStamp, TruncatedVideo, VideoReader, open_video
 from pipeline.config_data import FlowVideosConfig, PlaceConfig, VideosConfig
 from pipeline.errors import AnnotationError
 from pipeline.segments import Segment
 
-__all__ = ["Video", "epic_rate_fps", "locate_flow", "locate_video"]
+__all__ = ["CLAMP_ADVICE", "Video", "epic_rate_fps", "locate_flow", "locate_video"]
+
+CLAMP_ADVICE = "set data.videos.truncated: clamp to use what is there"
 
 EPIC_RATE_FPS = 60.0
 EPIC_RATE_FPS_THREE_DIGITS = 50.0
@@ -51,16 +53,19 @@ class Video:
             VideoError: it is no video, ends before its container says, or has changed since it
                 was identified.
         """
-        return open_video(
-            self.path,
-            kind=self.kind,
-            reader=self.reader,
-            frame_rate_fps=self.frame_rate_fps,
-            stride=self.stride,
-            check_complete=not self.may_be_short,
-            expected_stamp=self.stamp,
-            num_threads=num_threads,
-        )
+        try:
+            return open_video(
+                self.path,
+                kind=self.kind,
+                reader=self.reader,
+                frame_rate_fps=self.frame_rate_fps,
+                stride=self.stride,
+                check_complete=not self.may_be_short,
+                expected_stamp=self.stamp,
+                num_threads=num_threads,
+            )
+        except TruncatedVideo as error:
+            raise TruncatedVideo(f"{error}, or {CLAMP_ADVICE}") from error
 
 
 def locate_video(

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from video_files import cut_off, write_video
 
+from extractors.video import TruncatedVideo
 from pipeline.config_data import VideosConfig
 from pipeline.errors import AnnotationError
 from pipeline.segments import Segment
@@ -76,3 +78,13 @@ def test_a_participant_that_the_pattern_needs() -> None:
 
 def test_ids_with_braces_and_dots_are_plain_names() -> None:
     assert locate_video(segment("{0}..x"), config(), {}).path == Path("/data/{0}..x.mp4")
+
+
+def test_a_cut_off_video_says_which_setting_takes_it_as_it_is(tmp_path: Path) -> None:
+    cut_off(write_video(tmp_path / "a.mkv", num_frames=60), 0.6)
+    place = {"root": tmp_path, "pattern": "{video_id}_cut.mkv"}
+    with pytest.raises(
+        TruncatedVideo, match=r"get the whole file, or set data\.videos\.truncated: "
+    ):
+        locate_video(segment("a"), config(**place), {}).open()
+    locate_video(segment("a"), config(**place, truncated="clamp"), {}).open().close()
