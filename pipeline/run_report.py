@@ -114,7 +114,14 @@ _SPELT_OUT = ("nbytes", "timings", "failures")
 
 def peak_memory() -> dict[str, int]:
     """The most memory this process has held, and the most that its networks held on a GPU."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {"peak_resident_bytes": peak, "peak_device_bytes": device}
+    return {"peak_resident_bytes": _peak_resident_bytes(), "peak_device_bytes": device}
+
+
+def _peak_resident_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage counts what the process that started this one held, too
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
