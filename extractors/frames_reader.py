@@ -27,11 +27,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from extractors.frames_images import FolderImages, Images, ReadImage, TarImages
 from extractors.limits import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS
-from extractors.video_reader import FrameDecodeError, UnreadableVideo, VideoError, VideoReader
+from extractors.video_reader import FrameDecodeError, UnreadableVideo, VideoReader
 
 __all__ = ["FlowReader", "FramesReader", "epic_frame_number"]
 
@@ -130,17 +130,24 @@ class FramesReader(VideoReader):
         """One image, (H, W, 3), or (H, W) for mode "L"."""
         label = self._images.label(component, index + 1)
         try:
-            with Image.open(io.BytesIO(read(component, index + 1)), formats=_FORMATS) as image:
+            data = read(component, index + 1)
+        except OSError as error:
+            raise FrameDecodeError(
+                f"{label}: cannot be read ({error.strerror}); get the frames again", index
+            ) from error
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 reason = _objection(image, mode)
                 if reason is None:
                     same = image.mode == mode
                     return np.array(image if same else image.convert(mode), dtype=np.uint8)
-        except VideoError:
-            raise
         except _DECODER_ERRORS as error:
+            # Pillow's own words for what it does not know are the address of the bytes in memory.
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = f"{len(data):,} bytes that are no image" if unknown else str(error)
             raise FrameDecodeError(
-                f"{label}: got a frame that does not decode ({error}), expected a JPEG or PNG "
-                "image; get the frames again",
+                f"{label}: got a frame that does not decode ({reason}), expected a whole JPEG or "
+                "PNG image; get the frames again",
                 index,
             ) from error
         raise FrameDecodeError(f"{label}: got {reason}; get the frames again", index)
