@@ -107,7 +107,7 @@ class TarImages(Images):
 def _index(
     path: Path, stamp: FileStamp, pattern: str | None, is_flow: bool
 ) -> tuple[Numbering, NDArray[np.int64]]:
-    """Names, and each image's offset and size, (components, frames, 2).
+    """Names, and each image's offset and size, (components, frames, 2); of missing ones, zeros.
 
     `stamp` is there for the cache to tell one content of the path from another.
     """
@@ -118,7 +118,7 @@ def _index(
         for component in range(len(numbering.patterns))
         for number in range(1, numbering.num_frames + 1)
     )
-    places = np.array([members[name] for name in names], dtype=np.int64)
+    places = np.array([members.get(name, (0, 0)) for name in names], dtype=np.int64)
     return numbering, places.reshape(len(numbering.patterns), numbering.num_frames, 2)
 
 

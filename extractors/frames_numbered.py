@@ -1,4 +1,9 @@
-"""Which of many file names are the frames of a video: numbered from 1, none missing.
+"""Which of many file names are the frames of a video: numbered from 1.
+
+Number 1 has to be there, and at most one number in twenty may be missing before the highest one:
+what a copy lost. Missing frames keep their numbers and times, and no other frame stands in for
+them. Where more is missing, files are not numbered as they are taken to be, or most of a copy is
+lost. What is missing behind the highest number leaves no trace in the names.
 
 Frames of flow come in two sets of images, horizontal and vertical. They are told apart by one
 letter of their names, wherever it stands: `u/frame_0000000001.jpg` and `v/frame_0000000001.jpg`
@@ -18,6 +23,7 @@ from extractors.video_reader import UnreadableVideo
 
 __all__ = ["FLOW_COMPONENTS", "Numbering", "number_frames"]
 
+MAX_MISSING_SHARE = 1 / 20
 FLOW_COMPONENTS = ("u", "v")  # horizontal, vertical
 _PAIRS_OF_LETTERS = (FLOW_COMPONENTS, ("x", "y"))
 
@@ -33,10 +39,12 @@ class Numbering:
     Attributes:
         patterns: one for RGB; horizontal and vertical for flow; each with a `{number}` field.
         num_frames: numbers run from 1 to this one.
+        missing: the numbers among them without an image, for each pattern.
     """
 
     patterns: tuple[str, ...]
     num_frames: int
+    missing: tuple[frozenset[int], ...]
 
     def name(self, component: int, number: int) -> str:
         """File name of an image."""
@@ -56,8 +64,8 @@ def number_frames(
         is_flow: look for two sets of images instead of one.
 
     Raises:
-        UnreadableVideo: if there is no numbering or more than one, a number is missing, or flow
-            has more of one component than of the other.
+        UnreadableVideo: if there is no numbering or more than one, more than one number in twenty
+            or the first is missing, or flow goes further in one component than in the other.
         ValueError: for a pattern that makes no sense.
     """
     names = names if isinstance(names, set | frozenset) else set(names)
@@ -65,17 +73,17 @@ def number_frames(
         patterns = _given_patterns(pattern, is_flow=is_flow)
     else:
         patterns = _find_patterns(path, names, is_flow=is_flow)
-    counts = [_count_frames(path, names, pattern) for pattern in patterns]
-    if len(set(counts)) > 1:
+    highest, missing = zip(*(_find_frames(path, names, p) for p in patterns), strict=True)
+    if len(set(highest)) > 1:
         raise UnreadableVideo(
-            f"{path}: got {counts[0]} images of horizontal and {counts[1]} of vertical flow, "
+            f"{path}: got {highest[0]} images of horizontal and {highest[1]} of vertical flow, "
             "expected as many of each; get the frames again"
         )
-    if counts[0] > MAX_FRAMES:
+    if highest[0] > MAX_FRAMES:
         raise UnreadableVideo(
-            f"{path}: got {counts[0]:,} frames, expected at most {MAX_FRAMES:,}; split the video"
+            f"{path}: got {highest[0]:,} frames, expected at most {MAX_FRAMES:,}; split the video"
         )
-    return Numbering(patterns, counts[0])
+    return Numbering(patterns, highest[0], missing)
 
 
 def _find_patterns(path: Path, names: Collection[str], *, is_flow: bool) -> tuple[str, ...]:
@@ -142,22 +150,22 @@ def _given_patterns(pattern: str, *, is_flow: bool) -> tuple[str, ...]:
     return tuple(patterns) if is_flow else (pattern,)
 
 
-def _count_frames(path: Path, names: Collection[str], pattern: str) -> int:
-    """How many frames there are, numbered from 1 without a gap."""
-    numbers = [n for n in _numbers_in(names) if pattern.format(number=n) in names]
+def _find_frames(path: Path, names: Collection[str], pattern: str) -> tuple[int, frozenset[int]]:
+    """The highest number of a frame, and those below it that are missing."""
+    numbers = {n for n in _numbers_in(names) if pattern.format(number=n) in names}
     present, highest = len(numbers), max(numbers, default=0)
     if not present:
         raise UnreadableVideo(
             f"{path}: got no file named like {pattern.format(number=1)}; check frame_pattern"
         )
-    if present < highest:
-        known = set(numbers)
-        missing = next(n for n in range(1, highest) if n not in known)
+    missing = (n for n in range(1, highest) if n not in numbers)
+    if 1 not in numbers or highest - present > MAX_MISSING_SHARE * highest:
         raise UnreadableVideo(
             f"{path}: got {present} frames numbered up to {highest}, but "
-            f"{pattern.format(number=missing)} is missing; get the frames again"
+            f"{pattern.format(number=next(missing))} is missing, expected the first and at least "
+            f"{1 - MAX_MISSING_SHARE:.0%} of all; get the frames again"
         )
-    return highest
+    return highest, frozenset(missing)
 
 
 def _numbers_in(names: Collection[str]) -> set[int]:

@@ -13,6 +13,10 @@ for the two-digit videos and of 1 for the three-digit ones, and RGB number n bel
 `(n − 1) // stride + 1`. Hence flow number j is on screen from the time of RGB number
 `1 + stride · (j − 1)`, with `rate` that of the RGB frames.
 
+A frame that is missing within the video spoils what looks at it and nothing else: it keeps its
+number and its time, and no other frame stands in. `extractors.frames_numbered` says how many may
+be missing.
+
 Guesses: the last image stays for as long as any other; the two greys are horizontal first where
 letters x and y stand in place of u and v.
 """
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -81,8 +85,8 @@ class FramesReader(VideoReader):
                 "frame_{number:010d}.jpg"; None takes the one numbering there is.
 
         Raises:
-            UnreadableVideo: if there is no folder or tar, no frame, more than one numbering, a
-                number missing, or a tar with something in it that is no plain file.
+            UnreadableVideo: if there is no folder or tar, no frame, more than one numbering, too
+                many numbers missing, or a tar with something in it that is no plain file.
             FrameDecodeError: if the first image is none.
             ValueError: for a rate, stride or pattern that makes no sense.
         """
@@ -93,17 +97,9 @@ class FramesReader(VideoReader):
             raise ValueError(f"{path}: got stride {stride}, expected 1 or more")
         place = FolderImages if kind == "frames" else TarImages
         self._images: Images = place(path, pattern=frame_pattern, is_flow=self._is_flow)
-        num_frames = self._images.numbering.num_frames
-        # In RGB frames: where each starts, and the end of the last.
-        numbers = 1 + stride * np.arange(num_frames + 1, dtype=np.float64)
-        times_seconds = numbers / frame_rate_fps
-        times_seconds[0] = 0.0
-        if times_seconds[-1] > MAX_DURATION_SECONDS:
-            raise UnreadableVideo(
-                f"{path}: got {num_frames:,} frames, or {times_seconds[-1] / 3600:.1f} hours at "
-                f"{frame_rate_fps:g} fps, expected at most {MAX_DURATION_SECONDS / 3600:g}; check "
-                "frame_rate_fps or split the video"
-            )
+        times_seconds = _times_seconds(
+            path, self._images.numbering.num_frames, frame_rate_fps, stride
+        )
         with self._images.opened() as read:
             height_px, width_px = self._read(read, 0).shape[:2]
         super().__init__(
@@ -115,9 +111,19 @@ class FramesReader(VideoReader):
             time_tolerance_seconds=FRAMES_TIME_TOLERANCE_SECONDS,
         )
 
+    def check_present(self, indices: Iterable[int]) -> None:
+        """As promised by `VideoReader`; the message has the name of the file."""
+        wanted = [int(index) for index in indices]
+        for component, missing in enumerate(self._images.numbering.missing):
+            for index in wanted:
+                if index + 1 in missing:
+                    label = self._images.label(component, index + 1)
+                    raise FrameDecodeError(f"{label}: is missing; get the frames again", index)
+
     def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
         with self._images.opened() as read:
             for index in wanted:
+                self.check_present([index])
                 yield index, self._read(read, index)
 
     def _read(self, read: ReadImage, index: int) -> NDArray[np.uint8]:
@@ -151,6 +157,22 @@ class FramesReader(VideoReader):
                 index,
             ) from error
         raise FrameDecodeError(f"{label}: got {reason}; get the frames again", index)
+
+
+def _times_seconds(
+    path: Path, num_frames: int, frame_rate_fps: float, stride: int
+) -> NDArray[np.float64]:
+    """When each frame starts, and the end of the last."""
+    numbers = 1 + stride * np.arange(num_frames + 1, dtype=np.float64)  # of RGB frames
+    times_seconds = numbers / frame_rate_fps
+    times_seconds[0] = 0.0
+    if times_seconds[-1] > MAX_DURATION_SECONDS:
+        raise UnreadableVideo(
+            f"{path}: got {num_frames:,} frames, or {times_seconds[-1] / 3600:.1f} hours at "
+            f"{frame_rate_fps:g} fps, expected at most {MAX_DURATION_SECONDS / 3600:g}; check "
+            "frame_rate_fps or split the video"
+        )
+    return times_seconds
 
 
 class FlowReader(FramesReader):

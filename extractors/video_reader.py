@@ -14,7 +14,7 @@ the same file, whatever was read before it. How each adapter keeps that promise 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -142,6 +142,14 @@ class VideoReader(ABC):
         indices = np.searchsorted(self.timestamps_seconds, reached, side="right") - 1
         outside = (reached < 0) | (reached >= self.duration_seconds)
         return np.clip(indices, 0, self.num_frames - 1).astype(np.int64), np.asarray(outside)
+
+    def check_present(self, indices: Iterable[int]) -> None:
+        """Refuse frames that are known to be missing, before anything is decoded.
+
+        Raises:
+            FrameDecodeError: names the first of them.
+        """
+        del indices  # only frames that are files of their own can be known to be missing
 
     def frames(self, indices: ArrayLike) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Decode frames in one forward pass.

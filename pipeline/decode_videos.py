@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from extractors.file_stamp import check_entry
 from extractors.geometry import Geometry
-from extractors.video import TruncatedVideo, VideoReader
+from extractors.video import VideoError, VideoReader
 from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
 from pipeline.promises import check_length, check_segment
 from pipeline.rows import VideoRow
@@ -67,7 +67,7 @@ def _decode(
         check_length(video, opened)
         requests = []
         for name, rows in work.rows.items():
-            broken = {row.key: _outside(row, opened, video) for row in rows}
+            broken = {row.key: _objection(row, opened, video) for row in rows}
             failures = [row_failure(row, e) for row in rows if (e := broken[row.key])]
             if failures:
                 yield Progress(name, failures=failures)
@@ -82,10 +82,11 @@ def _decode(
             yield row
 
 
-def _outside(row: VideoRow, opened: VideoReader, video: Video) -> TruncatedVideo | None:
-    """Why a row's labelled stretch is not in the video, or None."""
+def _objection(row: VideoRow, opened: VideoReader, video: Video) -> VideoError | None:
+    """Why the video does not hold what a row looks at, or None."""
     try:
         check_segment(video, opened, row.needed_from_seconds, row.needed_to_seconds)
-    except TruncatedVideo as error:
+        opened.check_present(opened.index_at(row.times_us / 1e6)[0])
+    except VideoError as error:
         return error
     return None

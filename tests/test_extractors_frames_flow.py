@@ -150,3 +150,13 @@ def test_a_component_that_changes_while_it_is_read_gives_no_more_frames(tmp_path
         (folder / "v" / "new").touch()
         with pytest.raises(VideoChanged, match=r"/v: got another size"):
             next(frames)
+
+
+def test_a_frame_that_misses_a_component_is_named(tmp_path: Path) -> None:
+    folder = write_flow(tmp_path / "flow", {"u": 20, "v": 20})
+    (folder / "v" / "frame_0000000009.png").unlink()
+    for path in (folder, pack(folder)):
+        with open_flow(path) as reader:
+            assert len(list(reader.frames([7, 9]))) == 2
+            with pytest.raises(FrameDecodeError, match=r"v/frame_0000000009\.png: is missing"):
+                reader.check_present([7, 8])

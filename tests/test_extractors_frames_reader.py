@@ -102,12 +102,38 @@ def test_braces_in_names_are_letters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "missing"), [([1, 2, 4, 5, 7], "0000000003"), ([2, 3], "0000000001")]
+    ("numbers", "missing"),
+    [
+        ([1, 2, 4, 5, 7], "0000000003"),
+        ([1, *range(3, 20)], "0000000002"),  # one in nineteen
+        (list(range(2, 25)), "0000000001"),
+        ([1, 10**9], "0000000002"),
+    ],
 )
-def test_a_missing_frame_is_named(tmp_path: Path, numbers: list[int], missing: str) -> None:
-    write_frames(tmp_path, numbers)
-    with pytest.raises(UnreadableVideo, match=f"frame_{missing}.jpg is missing"):
+def test_a_folder_that_misses_much_or_its_first_frame_is_refused(
+    tmp_path: Path, numbers: list[int], missing: str
+) -> None:
+    for number in numbers:
+        Image.new("RGB", (8, 6)).save(tmp_path / f"frame_{number:010d}.jpg")
+    with pytest.raises(
+        UnreadableVideo,
+        match=rf"frame_{missing}\.jpg is missing, expected the first and at least 95%",
+    ):
         FramesReader(tmp_path, frame_rate_fps=60)
+
+
+def test_a_missing_frame_keeps_its_number_and_is_named(tmp_path: Path) -> None:
+    pictures = write_frames(tmp_path, [*range(1, 8), *range(9, 21)])  # one in twenty
+    with FramesReader(tmp_path, frame_rate_fps=60) as folder:
+        assert folder.num_frames == 20
+        assert folder.duration_seconds == 21 / 60
+        for index, frame in folder.frames([6, 8, 19]):
+            assert np.abs(frame.astype(int) - pictures[index + 1]).max() <= 2
+        folder.check_present([0, 6, 8, 19])
+        for refused in (lambda: folder.check_present([6, 7]), lambda: list(folder.frames([7, 8]))):
+            with pytest.raises(FrameDecodeError, match=r"0000000008\.jpg: is missing") as caught:
+                refused()
+            assert caught.value.frame == 7
 
 
 def test_a_folder_that_changes_while_it_is_read_gives_no_more_frames(tmp_path: Path) -> None:

@@ -213,6 +213,11 @@ def test_a_frame_missing_from_a_tar_is_named(tmp_path: Path) -> None:
     files = {name: data for name, data in FRAMES.items() if "3" not in name}
     with pytest.raises(UnreadableVideo, match=r"frame_0000000003\.png is missing"):
         open_tar(write_tar(tmp_path / "a.tar", files))
+    files |= {f"frame_{n:010d}.png": image_bytes(n) for n in range(6, 21)}
+    with open_tar(write_tar(tmp_path / "b.tar", files)) as reader:
+        assert [frame[0, 0, 0] for frame in frames_of(reader, [1, 3, 19])] == [40, 80, 20]
+        with pytest.raises(FrameDecodeError, match=r"b\.tar/frame_0000000003\.png: is missing"):
+            frames_of(reader, [1, 2])
 
 
 @pytest.mark.parametrize("broken", [b"", b"text", FRAMES["frame_0000000003.png"][:50]])

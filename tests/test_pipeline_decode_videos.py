@@ -7,6 +7,7 @@ import os
 import tarfile
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -105,6 +106,28 @@ def test_a_row_whose_video_changed_by_its_last_frame_is_none(
     rows, failures = outcome(list(decoded))
     assert rows == ["a"]
     assert failures == dict.fromkeys("bc", "VideoChanged")
+
+
+@pytest.fixture
+def gap(work: VideoWork, tmp_path: Path) -> VideoWork:
+    """Twenty images but for the one that row b looks at; row c looks at one after it."""
+    for number in range(1, 21):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"frame_{number:02d}.png")
+    (tmp_path / "frame_09.png").unlink()
+    return VideoWork(Video("v", tmp_path, "frames", 30.0, None), work.rows)
+
+
+def test_a_missing_image_fails_the_rows_that_look_at_it(gap: VideoWork) -> None:
+    rows, failures = outcome(list(decode_video(gap, GEOMETRIES)))
+    assert rows == ["a", "c"]
+    assert failures == {"b": "FrameDecodeError"}
+
+
+def test_a_folder_cut_short_is_refused_whatever_else_it_misses(gap: VideoWork) -> None:
+    promised = replace(gap.video, promised_seconds=2.0)
+    rows, failures = outcome(list(decode_video(VideoWork(promised, gap.rows), GEOMETRIES)))
+    assert rows == []
+    assert failures == dict.fromkeys("abc", "TruncatedVideo")
 
 
 def test_whatever_a_library_raises_concerns_this_video(
