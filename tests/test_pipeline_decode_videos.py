@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from PIL import Image
 from video_files import write_video
 
 from extractors.file_stamp import file_stamp
-from extractors.geometry import square
+from extractors.geometry import Geometry, square
 from pipeline import decode_videos
 from pipeline.decode_videos import Decoded, decode_video
 from pipeline.experiment import resolve
@@ -81,7 +81,10 @@ def test_a_video_written_to_while_it_is_read_gives_no_more_rows(work: VideoWork)
 
 @pytest.mark.parametrize("kind", ["file", "frames", "tar"])
 def test_a_row_whose_video_changed_by_its_last_frame_is_none(
-    work: VideoWork, tmp_path: Path, kind: Literal["file", "frames", "tar"]
+    work: VideoWork,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Literal["file", "frames", "tar"],
 ) -> None:
     path = work.video.path
     if kind != "file":
@@ -95,14 +98,16 @@ def test_a_row_whose_video_changed_by_its_last_frame_is_none(
         path = tmp_path / "frames.tar"
     rate = None if kind == "file" else 30.0
     video = Video("v", path, kind, rate, None, stamp=file_stamp(path))
-    seen: list[int] = []
+    apply, seen = Geometry.apply, []
 
-    def on_frame() -> None:
+    def resizing(geometry: Geometry, frame: Any) -> Any:
         seen.append(1)
         if len(seen) == 2:  # after what the reader itself looks at
             os.utime(path, ns=(0, 0))
+        return apply(geometry, frame)
 
-    decoded = decode_video(VideoWork(video, work.rows), GEOMETRIES, on_frame=on_frame)
+    monkeypatch.setattr(Geometry, "apply", resizing)
+    decoded = decode_video(VideoWork(video, work.rows), GEOMETRIES)
     rows, failures = outcome(list(decoded))
     assert rows == ["a"]
     assert failures == dict.fromkeys("bc", "VideoChanged")
