@@ -65,8 +65,8 @@ class StageWork:
         self._commit_seconds = commit_seconds
         self._batch = _Batch()
         self._in_flight: _InFlight | None = None
-        self._done: list[Row] = []
-        self._oldest_done_at = 0.0
+        self._done = _ShardRows(rows_per_shard)
+        self._full: list[_ShardRows] = []
 
     def add(self, item: DecodedRow) -> Iterator[Progress]:
         """Take a row in; its frames are copied. A full batch goes through the network."""
@@ -83,15 +83,16 @@ class StageWork:
 
     def write(self, shards: ShardThread, *, everything: bool = False) -> None:
         """Hand full shards to the writer, those that are not when their rows waited long enough."""
-        overdue = time.monotonic() - self._oldest_done_at > self._commit_seconds
-        least = 1 if everything or overdue else self._rows_per_shard
-        while len(self._done) >= least:
-            rows, self._done = (
-                self._done[: self._rows_per_shard],
-                self._done[self._rows_per_shard :],
-            )
-            shards.write(self.stage.name, self._writer, self._reserve_shard(), rows)
-            self._oldest_done_at = time.monotonic()
+        if everything or self._done.is_full or self._done.age_seconds > self._commit_seconds:
+            self._close_shard()
+        for shard in self._full:
+            shards.write(self.stage.name, self._writer, self._reserve_shard(), shard.rows)
+        self._full.clear()
+
+    def _close_shard(self) -> None:
+        if self._done.rows:
+            self._full.append(self._done)
+            self._done = _ShardRows(self._rows_per_shard)
 
     def _advance(self) -> Iterator[Progress]:
         """Launch the gathered batch, then fetch the results of the one before."""
@@ -127,9 +128,11 @@ class StageWork:
             return
         finally:
             self.timings.forward_seconds += time.perf_counter() - started
-        if not self._done:
-            self._oldest_done_at = time.monotonic()
-        self._done += flying.batch.finished(arrays)
+        for position, row in enumerate(flying.batch.rows):
+            if self._done.is_full:
+                self._close_shard()
+            values = {name: array[position] for name, array in arrays.items()}
+            self._done.add(row, values, clamped=flying.batch.clamped[position])
         yield Progress(self.stage.name, computed=len(flying.batch))
 
     def _failed(self, batch: _Batch, error: Exception) -> Iterator[Progress]:
@@ -162,7 +165,7 @@ class _Batch:
     def __init__(self) -> None:
         self.rows: list[VideoRow] = []
         self.frames: list[npt.NDArray[np.uint8]] = []  # each (n, H, W, C)
-        self._clamped: list[bool] = []
+        self.clamped: list[bool] = []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -170,7 +173,7 @@ class _Batch:
     def add(self, item: DecodedRow) -> None:
         self.rows.append(item.row)
         self.frames.append(np.array(item.frames))
-        self._clamped.append(item.clamped)
+        self.clamped.append(item.clamped)
 
     @property
     def boxes(self) -> list[GivenBoxes] | None:
@@ -184,16 +187,43 @@ class _Batch:
         for half, part in ((first, slice(0, middle)), (second, slice(middle, None))):
             half.rows = self.rows[part]
             half.frames = self.frames[part]
-            half._clamped = self._clamped[part]
+            half.clamped = self.clamped[part]
         return first, second
 
-    def finished(self, arrays: Arrays) -> list[Row]:
-        """The rows with what the network made of them."""
-        return [
-            # A copy of its own: a view would keep the whole batch alive.
-            Row(row.key, {n: a[i].copy() for n, a in arrays.items()}, row.info(clamped=clamped))
-            for i, (row, clamped) in enumerate(zip(self.rows, self._clamped, strict=True))
-        ]
+
+class _ShardRows:
+    """Finished rows of one shard, in one piece of memory for each output.
+
+    Rows of their own, small and kept for long, would lie between the large arrays of each batch and
+    keep the heap from ever using that room again: it grew by more than a megabyte a row.
+    """
+
+    def __init__(self, rows_per_shard: int) -> None:
+        self.rows: list[Row] = []
+        self._rows_per_shard = rows_per_shard
+        self._memory: dict[str, npt.NDArray[Any]] = {}
+        self._begun_at = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) == self._rows_per_shard
+
+    @property
+    def age_seconds(self) -> float:
+        """Of the oldest row; 0 without any."""
+        return time.monotonic() - self._begun_at if self.rows else 0.0
+
+    def add(self, row: VideoRow, values: Arrays, *, clamped: bool) -> None:
+        """Copy a row in; `values` are those of the row alone."""
+        if not self.rows:
+            self._begun_at = time.monotonic()
+            for name, array in values.items():
+                shape = (self._rows_per_shard, *array.shape)
+                self._memory[name] = np.empty(shape, dtype=array.dtype)
+        places = {name: memory[len(self.rows), ...] for name, memory in self._memory.items()}
+        for name, array in values.items():
+            places[name][...] = array
+        self.rows.append(Row(row.key, places, row.info(clamped=clamped)))
 
 
 class _InFlight:
