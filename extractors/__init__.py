@@ -13,7 +13,7 @@ Where to look:
     detectors and given boxes              objects (what they share); faster_rcnn, detectron2_*,
                                            given_boxes
     optical flow                           flow, flow_registry, flow_raft, flow_tvl1, flow_clips
-    precision, device, memory              inference
+    precision, device, memory              inference, heap
     checkpoints                            weights, checkpoint_files, numpy_pickles
     RoIAlign                               roi
 """

@@ -106,6 +106,7 @@ class Extractor(ABC):
         VERSION: raised by hand whenever the same settings give other numbers.
         Options: frozen dataclass of the architecture's options with their defaults.
         outputs: every output by name, for one row.
+        device: where the network runs.
     """
 
     name: ClassVar[str]
@@ -113,6 +114,7 @@ class Extractor(ABC):
     Options: ClassVar[type[Any]]
 
     outputs: Mapping[str, OutputSpec]
+    device: torch.device
 
     @classmethod
     @abstractmethod
@@ -166,7 +168,6 @@ class ClipExtractor(Extractor):
 
     frames: int
     size_px: int
-    device: torch.device
     channels: int = 3
 
     def prepare(self, frames: NDArray[np.uint8]) -> NDArray[Any]:

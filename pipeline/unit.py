@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
+from extractors.heap import Heap
 from pipeline.decode_pass import DecodedRow
 from pipeline.decoder import Decoder
 from pipeline.shard_thread import ShardThread
@@ -41,6 +42,8 @@ def run_unit(
     Raises:
         OSError: a shard cannot be written.
     """
+    on_cpu = all(work.extractor.device.type == "cpu" for work in stages.values())
+    heap = Heap() if on_cpu else None
     shards = ShardThread({name: work.timings for name, work in stages.items()})
     geometries = {name: work.stage.decoded_geometry for name, work in stages.items()}
     try:
@@ -48,7 +51,10 @@ def run_unit(
             waiting_since = time.perf_counter()
             for item in decoded:
                 if item is not None:
-                    yield from _take(item, stages, waiting_since)
+                    for progress in _take(item, stages, waiting_since):
+                        yield progress
+                        if heap is not None and progress.computed:
+                            heap.after_batch()
                 for work in stages.values():
                     work.write(shards)
                 yield from shards.progress()
