@@ -17,10 +17,11 @@ is the slower of both. A ratio is the median over the turns. `in_run` figures co
 own report: how much slower decoding and network are there than alone, and how long it waited.
 
 Videos are synthetic (see `extract_videos.py`). Matrix products of the same type beside each turn
-give the machine's rate; FLOP are those of convolutions, counted by PyTorch. Memory is measured in
-fresh processes. Where CUDA is at hand, networks are measured there, too, in bfloat16 and from
-videos in full HD: `run_speed` includes decoding, `forward_speed` does not. That part has not been
-run yet.
+give the machine's rate; FLOP are those of convolutions, counted by PyTorch; where its
+convolutions are faster than its matrix products, as on some CPUs, the fraction exceeds one. Memory
+is measured in fresh processes. Where CUDA is at hand, networks are measured there, too, in bfloat16
+and from videos in full HD: `run_speed` includes decoding, `forward_speed` does not. That part has
+not been run yet.
 """
 
 # Decode processes import this file again: like `cli.py` it imports the rest where it is needed.
