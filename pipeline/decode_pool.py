@@ -7,6 +7,7 @@ shared memory of each process.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -253,10 +254,7 @@ class _Worker:
         row = self._left.pop((message.stage, message.key))
         frames: Any = message.frames
         if message.offset is not None:
-            count = 1
-            for length in message.shape:
-                count *= length
-            flat = self._memory[message.offset : message.offset + count]
+            flat = self._memory[message.offset : message.offset + math.prod(message.shape)]
             frames = flat.reshape(message.shape)
         return DecodedRow(message.stage, row, frames, message.clamped, message.timings)
 

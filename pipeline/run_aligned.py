@@ -9,9 +9,9 @@ from pipeline.align import align_row, readable_rows
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation, open_generation
 from pipeline.plan import plan_aligned
-from pipeline.rows import DerivedRow
 from pipeline.run_report import Reporter, StageReport, stage_report
-from stores.base import Failure, FeatureStore, Row, Store
+from pipeline.work import row_failure
+from stores.base import FeatureStore, Row, Store
 
 __all__ = ["run_aligned"]
 
@@ -41,7 +41,7 @@ def run_aligned(
         try:
             pending.append(align_row(aligned, row, readers, plan.specs))
         except (ValueError, ArithmeticError) as error:
-            failure = _failure(row, error)
+            failure = row_failure(row, error)
             generation.commit([], [failure])
             report.failures.append(failure)
         report.timings.transform_seconds += time.perf_counter() - began
@@ -53,16 +53,6 @@ def run_aligned(
     _append(generation, pending, report)
     report.seconds = time.monotonic() - started
     return report
-
-
-def _failure(row: DerivedRow, error: Exception) -> Failure:
-    return Failure(
-        row_key=row.key,
-        clip_id=row.info.clip_id,
-        video_id=row.info.video_id,
-        error_class=type(error).__name__,
-        message=str(error),
-    )
 
 
 def _append(generation: FeatureStore, rows: list[Row], report: StageReport) -> None:

@@ -20,6 +20,9 @@ from stores.base import Failure
 
 __all__ = ["Reporter", "RunReport", "StageReport", "stage_report", "write_report"]
 
+# Of a stage, what the JSON gives in another form.
+_SPELT_OUT = ("nbytes", "timings", "failures")
+
 
 class Reporter(Protocol):
     """Who is told how a run goes on."""
@@ -90,7 +93,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
         "symbio": version("symbio"),
         "complete": report.complete,
         "interrupted": report.interrupted,
-        **peak_memory(),
+        **_peak_memory(),
         "missing_videos": [
             {"video_id": m.video.video_id, "reason": m.reason, m.unit: m.count}
             for m in report.missing_videos
@@ -109,10 +112,7 @@ def _stage_as_json(stage: StageReport) -> dict[str, Any]:
     }
 
 
-_SPELT_OUT = ("nbytes", "timings", "failures")
-
-
-def peak_memory() -> dict[str, int]:
+def _peak_memory() -> dict[str, int]:
     """The most memory this process has held, and the most that its networks held on a GPU."""
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return {"peak_resident_bytes": _peak_resident_bytes(), "peak_device_bytes": device}

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.timings import Timings
-from pipeline.work import Progress
+from pipeline.work import Progress, row_failure
 from stores.base import Failure, Receipt, RefusedRowError, Row, ShardWriter
 
 __all__ = ["ShardThread"]
@@ -76,11 +76,5 @@ def _write(writer: ShardWriter, shard: int, rows: Sequence[Row]) -> _Written:
         except RefusedRowError as error:
             (row,) = (row for row in left if row.key == error.row_key)
             left = [other for other in left if other is not row]
-            refused.append(_refusal(row, error))
+            refused.append(row_failure(row, error))
     return _Written(receipt, refused, time.perf_counter() - started)
-
-
-def _refusal(row: Row, error: RefusedRowError) -> Failure:
-    """The failure of a row that was computed and cannot be stored."""
-    info = row.info
-    return Failure(row.key, info.clip_id, info.video_id, type(error).__name__, str(error))

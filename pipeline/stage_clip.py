@@ -159,7 +159,7 @@ class ClipStage(Keyed):
             source_id = self.source_id(segment.video_id)
             if source_id not in identities:
                 continue
-            key = self.row_key(clip, identities)
+            key = row_key(identities[source_id], times)
             rows.setdefault(
                 key,
                 VideoRow(

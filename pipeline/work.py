@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.rows import VideoRow
+from pipeline.rows import DerivedRow, VideoRow
 from pipeline.videos import Video
-from stores.base import Failure, Receipt
+from stores.base import Failure, Receipt, Row
 
 __all__ = ["Progress", "VideoWork", "row_failure"]
 
@@ -34,12 +34,13 @@ class Progress:
     failures: Sequence[Failure] = ()
 
 
-def row_failure(row: VideoRow, error: BaseException) -> Failure:
-    """The record of a row that cannot be made."""
+def row_failure(row: VideoRow | DerivedRow | Row, error: BaseException) -> Failure:
+    """The record of a row that cannot be made, or cannot be stored."""
+    named = row if isinstance(row, VideoRow) else row.info
     return Failure(
         row_key=row.key,
-        clip_id=row.clip_id,
-        video_id=row.video_id,
+        clip_id=named.clip_id,
+        video_id=named.video_id,
         error_class=type(error).__name__,
         message=str(error),
         frame=getattr(error, "frame", None),
