@@ -134,9 +134,9 @@ class DecodePool:
                     f"({worker.fate}); run with --set engine.decode_processes=0 to decode in the "
                     "main process and see why"
                 )
-            pending.extendleft(worker.works)
+            pending.appendleft(worker.work)
             return
-        path = worker.path
+        path = worker.work.video.path
         error: Exception
         if hung:
             error = DecoderHung(
@@ -186,14 +186,15 @@ class _Worker:
         return self._work is not None
 
     @property
-    def works(self) -> list[VideoWork]:
-        """Its video, if it has one."""
-        return [self._work] if self._work else []
+    def work(self) -> VideoWork:
+        """Its video.
 
-    @property
-    def path(self) -> object:
-        """Of its video."""
-        return self._work.video.path if self._work else None
+        Raises:
+            RuntimeError: it has none.
+        """
+        if self._work is None:
+            raise RuntimeError("got a decode process without a video, expected a busy one")
+        return self._work
 
     @property
     def silent_seconds(self) -> float:
