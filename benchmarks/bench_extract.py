@@ -24,7 +24,7 @@ and from videos in full HD: `run_speed` includes decoding, `forward_speed` does 
 not been run yet.
 """
 
-# Decode processes import this file again: like `cli.py` it imports the rest where it is needed.
+# The processes of `extract_end_to_end` import this file again: the rest is imported where needed.
 import argparse
 import tempfile
 from collections.abc import Iterator

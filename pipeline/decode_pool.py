@@ -11,12 +11,14 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import reduction
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any
 
 from pipeline.decode_pass import DecodedRow
@@ -166,7 +168,8 @@ class _Worker:
         self._memory = map_frames(descriptor, ring_nbytes)
         self._process = context.Process(target=run_worker, args=(theirs, ring_nbytes, num_threads))
         self._process.daemon = True
-        self._process.start()
+        with _without_main():
+            self._process.start()
         theirs.close()
         reduction.send_handle(self.connection, descriptor, self._process.pid)
         os.close(descriptor)
@@ -262,6 +265,20 @@ class _Worker:
     def _send(self, message: Job | Free) -> None:
         with suppress(ConnectionError):  # it has died since; listening to it finds out
             self.connection.send(message)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let processes start without the program that runs here.
+
+    They would import its file, and run all of it where it has no ``if __name__ == "__main__"``.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _context() -> Any:

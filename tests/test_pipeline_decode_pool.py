@@ -196,6 +196,21 @@ def test_a_process_ends_with_its_parent() -> None:
     assert ended
 
 
+def test_a_plain_script_is_not_run_again(videos: list[Path], tmp_path: Path) -> None:
+    """Whoever calls this from a script need not guard it with `if __name__ == "__main__"`."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; sys.path[:0] = sys.argv[2:]; print('begun', flush=True)\n"
+        "from pathlib import Path\n"
+        "import test_pipeline_decode_pool as t\n"
+        "print(len(t.collect(t.pool(), [t.work(Path(sys.argv[1]))])[0]))\n"
+    )
+    tests = Path(__file__).parent
+    command = [sys.executable, script, videos[0], tests.parent, tests]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["begun", "5"]
+
+
 def test_closing_ends_the_processes(videos: list[Path]) -> None:
     decoder = pool(processes=2)
     with closing(decoder.decode([work(path) for path in videos], GEOMETRIES)) as decoded:
