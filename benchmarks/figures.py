@@ -30,15 +30,19 @@ class Figures:
         self._figures: list[dict[str, Any]] = []
 
     def add(self, name: str, value: float, unit: str, target: Target | None = None) -> None:
-        """Print and keep a figure: "figure NAME VALUE UNIT target OP LIMIT met|short"."""
+        """Print and keep a figure: "figure NAME VALUE UNIT target OP LIMIT met|short".
+
+        The verdict is that of the value as printed, so that a reader can check it.
+        """
         figure: dict[str, Any] = {"name": name, "value": value, "unit": unit, "target": None}
-        line = f"figure {name} {value:.4g} {unit} target "
+        shown = f"{value:.4g}"
+        line = f"figure {name} {shown} {unit} target "
         if target is None:
             line += "none"
         else:
             sign, limit = target
             figure["target"] = [sign, limit]
-            figure["met"] = _meets(value, sign, limit)
+            figure["met"] = _meets(float(shown), sign, limit)
             line += f"{sign} {limit:g} {'met' if figure['met'] else 'short'}"
         self._figures.append(figure)
         print(line, flush=True)

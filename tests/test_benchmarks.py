@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -92,6 +93,27 @@ def judged_names(output: str) -> set[str]:
             assert verdict == ("met" if holds else "short"), line
             judged.add(match[1])
     return judged
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "verdict"),
+    [
+        *[(1.10002, "<=", "met"), (1.101, "<=", "short")],
+        *[(1.09998, ">=", "met"), (1.099, ">=", "short")],
+    ],
+)
+def test_a_verdict_is_that_of_the_value_as_printed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    value: float,
+    sign: str,
+    verdict: str,
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import_module("figures").Figures("any").add("ratio", value, "x", (sign, 1.1))
+    printed = capsys.readouterr().out
+    assert judged_names(printed) == {"ratio"}
+    assert printed.split()[-1] == verdict
 
 
 @pytest.fixture(scope="module")
