@@ -1,10 +1,21 @@
-"""Heads: small networks over stored features, their training and their evaluation."""
+"""Heads: small networks over stored features, their training and their evaluation.
+
+Where to look:
+    what every head is                     base, registry
+    parts of heads                         alignment, gating, relation
+    heads                                  saoa, pooled
+    samples and their rows                 table
+    training                               training, training_state, training_log, settings
+    files                                  checkpoint, scores, atomic
+    evaluation                             evaluation, metrics
+"""
 
 from heads.base import Batch, Head, HeadConfig, HeadDims
 from heads.checkpoint import Checkpoint, load_head, read_checkpoint
-from heads.evaluation import Scores, score_table, write_evaluation
+from heads.evaluation import score_table, write_evaluation
 from heads.metrics import PRIORS, Metrics, action_prior, recognition_metrics
 from heads.registry import create_head, head_class, list_heads, register_head
+from heads.scores import UNLABELLED, Scores, load_scores, save_scores
 from heads.settings import TrainSettings
 from heads.table import FeatureTable, Sample
 from heads.training import TrainResult, train_head
@@ -12,6 +23,7 @@ from heads.training_log import EpochReport
 
 __all__ = [
     "PRIORS",
+    "UNLABELLED",
     "Batch",
     "Checkpoint",
     "EpochReport",
@@ -29,9 +41,11 @@ __all__ = [
     "head_class",
     "list_heads",
     "load_head",
+    "load_scores",
     "read_checkpoint",
     "recognition_metrics",
     "register_head",
+    "save_scores",
     "score_table",
     "train_head",
     "write_evaluation",

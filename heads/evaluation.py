@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,9 @@ from torch import Tensor
 
 from heads.atomic import write_atomically
 from heads.base import Head
-from heads.metrics import Metrics, recognition_metrics, softmax
+from heads.metrics import Metrics, softmax
+from heads.scores import Scores, save_scores
 from heads.table import FeatureTable
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Softmax scores of `n` segments, in the table's order, with their labels."""
-
-    segment_ids: tuple[str, ...]
-    verb_scores: NDArray[np.float32]
-    """(n, num_verbs)."""
-    noun_scores: NDArray[np.float32]
-    """(n, num_nouns)."""
-    verb_labels: NDArray[np.int64]
-    """(n,)."""
-    noun_labels: NDArray[np.int64]
-    """(n,)."""
-
-    def metrics(self, prior: NDArray[np.float64]) -> Metrics:
-        """Accuracies, with actions weighted by `prior` (num_verbs, num_nouns).
-
-        Raises:
-            ValueError: if there are NaN or infinite scores.
-        """
-        return recognition_metrics(
-            self.verb_scores, self.noun_scores, self.verb_labels, self.noun_labels, prior
-        )
 
 
 @torch.no_grad()
@@ -61,9 +36,9 @@ def score_table(
         ValueError: if the table has labels that the head does not know, or a segment's logits are
             NaN or infinite.
     """
-    table.check_labels(head.config.num_verbs, head.config.num_nouns)
+    table.check_labels(head.config.num_verbs, head.config.num_nouns, unlabelled=True)
     head.to(device).eval()
-    scores: dict[str, list[NDArray[np.float32]]] = {"verb": [], "noun": []}
+    scores: dict[str, list[NDArray[np.float64]]] = {"verb": [], "noun": []}
     for start in range(0, len(table), batch_size):
         indices = np.arange(start, min(start + batch_size, len(table)))
         logits = head(table.batch(indices, np.zeros_like(indices), device=device))
@@ -91,29 +66,20 @@ def _check_finite(name: str, logits: Tensor, segment_ids: Sequence[str]) -> None
 
 
 def write_evaluation(
-    run_folder: Path, scores: Scores, metrics: Metrics, *, details: Mapping[str, Any]
+    run_folder: Path, scores: Scores, metrics: Metrics | None, *, details: Mapping[str, Any]
 ) -> None:
     """Write `scores.npz` and `metrics.json`, each atomically.
 
-    `scores.npz` holds the fields of `Scores` as arrays (ids as text; load without pickles),
-    `metrics.json` those of `Metrics` and `details`.
+    `metrics.json` holds the fields of `Metrics` and `details`.
 
     Args:
         run_folder: made if absent.
         scores: to keep for fusion with other runs.
-        metrics: of these scores.
+        metrics: of these scores; None where there are no labels.
         details: JSON-able; which checkpoint, prior and segments the numbers belong to.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        segment_ids=np.array(scores.segment_ids, dtype=np.str_),
-        verb_scores=scores.verb_scores,
-        noun_scores=scores.noun_scores,
-        verb_labels=scores.verb_labels,
-        noun_labels=scores.noun_labels,
-    )
-    write_atomically(run_folder / "scores.npz", buffer.getvalue())
-    content = json.dumps({"metrics": asdict(metrics), "details": dict(details)}, indent=2)
+    save_scores(run_folder / "scores.npz", scores)
+    measured = None if metrics is None else asdict(metrics)
+    content = json.dumps({"metrics": measured, "details": dict(details)}, indent=2)
     write_atomically(run_folder / "metrics.json", f"{content}\n".encode())

@@ -32,12 +32,12 @@ class Metrics:
     num_segments: int
 
 
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Softmax over the last axis, computed in float64; no overflow for any finite logits."""
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Softmax over the last axis; no overflow for any finite logits."""
     wide = logits.astype(np.float64)
     exponentials = np.exp(wide - wide.max(axis=-1, keepdims=True))
     result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result.astype(np.float32)
+    return result
 
 
 def label_ranks(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -135,8 +135,8 @@ class FeatureTable:
             "noun": torch.from_numpy(self.nouns[chosen]).to(device),
         }
 
-    def check_labels(self, num_verbs: int, num_nouns: int) -> None:
-        """Refuse labels a head cannot predict.
+    def check_labels(self, num_verbs: int, num_nouns: int, *, unlabelled: bool = False) -> None:
+        """Refuse labels a head cannot predict; -1, for segments without labels, on request.
 
         Raises:
             ValueError: naming the first segment whose verb or noun is out of range.
@@ -145,7 +145,7 @@ class FeatureTable:
             ("verb", self.verbs, num_verbs),
             ("noun", self.nouns, num_nouns),
         ):
-            outside = np.flatnonzero((labels < 0) | (labels >= size))
+            outside = np.flatnonzero((labels < (-1 if unlabelled else 0)) | (labels >= size))
             if len(outside):
                 segment_id = self.samples[outside[0]].segment_id
                 raise ValueError(

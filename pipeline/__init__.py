@@ -13,8 +13,9 @@ Where to look:
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console
     training backbones                     stage_one, finetune, finetune_*
-    training heads                         heads_on_store, runs
-    commands                               commands, store_cli, store_commands, store_*, cli_support
+    training heads                         head_rows, head_runs, runs
+    commands                               commands, head_cli, head_commands, store_cli,
+                                           store_commands, store_*, cli_support
     the demonstration                      demo, toy_*
     errors                                 errors
 """

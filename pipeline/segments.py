@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heads.scores import UNLABELLED
 from pipeline.errors import AnnotationError
 
 # Four months: beyond it a number is not a time in a video but a mistake.
 LONGEST_VIDEO_SECONDS = 1e7
 
-__all__ = ["Dataset", "Segment", "check_segments"]
+__all__ = ["UNLABELLED", "Dataset", "Segment", "check_segments"]
 
 # A clip is called video/segment/view, and stores keep names of up to 255 bytes.
 MAX_ID_BYTES = 120
@@ -22,7 +23,7 @@ class Segment:
     """One labelled action.
 
     ``start_seconds`` and ``stop_seconds`` count from the first frame of the video. ``split`` is
-    ``train``, ``val`` or ``test``.
+    ``train``, ``val`` or a test split. Classes are `UNLABELLED` where labels are withheld.
     """
 
     segment_id: str
@@ -34,6 +35,11 @@ class Segment:
     noun_class: int
     split: str
     narration: str = ""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its verb and its noun are known."""
+        return self.verb_class != UNLABELLED and self.noun_class != UNLABELLED
 
 
 @dataclass(frozen=True)

@@ -190,13 +190,16 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(tmp_path: 
 def test_ctrl_c_while_libraries_load(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    modules = ("pipeline.commands", "pipeline.head_commands")
+
     class Interrupting:
         def find_spec(self, name: str, *rest: Any) -> None:
-            if name == "pipeline.commands":
+            if name in modules:
                 raise KeyboardInterrupt
 
     # Seconds of a command's life, so a Ctrl-C there is likely.
-    monkeypatch.delitem(sys.modules, "pipeline.commands", raising=False)
+    for module in modules:
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
     done = symbio(command, tmp_path / "small.yaml")
     assert (done.code, done.err) == (130, "interrupted\n")

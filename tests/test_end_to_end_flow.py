@@ -26,7 +26,7 @@ from pipeline.clips import clip_times_us
 from pipeline.config import ExperimentConfig
 from pipeline.errors import RowsMissing
 from pipeline.experiment import Experiment, resolve
-from pipeline.heads_on_store import train_run
+from pipeline.head_runs import train_run
 from pipeline.run import run_experiment
 from pipeline.run_report import RunReport
 from pipeline.stages import STAGE_NAMES, ClipStage

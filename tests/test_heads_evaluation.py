@@ -32,7 +32,7 @@ def test_scores_are_the_softmax_of_the_heads_logits() -> None:
     np.testing.assert_allclose(
         scores.noun_scores, torch.softmax(logits["noun"], 1).detach(), rtol=1e-5
     )
-    assert scores.verb_scores.dtype == scores.noun_scores.dtype == np.float32
+    assert scores.verb_scores.dtype == scores.noun_scores.dtype == np.float64
     assert scores.segment_ids == ("s0", "s1", "s2", "s3", "s4", "s5", "s6")
     assert scores.verb_labels.tolist() == [sample.verb for sample in table.samples]
 
@@ -68,6 +68,18 @@ def test_segments_with_broken_features_are_named() -> None:
     table = FeatureTable(reader, samples, outputs=create("pooled").inputs)
     with pytest.raises(ValueError, match=r"NaN or infinite verb logits for 1 segments .*: s3\)"):
         score_table(create("pooled"), table)
+
+
+def test_segments_without_labels_are_scored_and_not_measured(tmp_path: Path) -> None:
+    reader, samples = make_data(3)
+    unlabelled = [Sample(sample.segment_id, sample.row_keys, -1, -1) for sample in samples]
+    table = FeatureTable(reader, unlabelled, outputs=create().inputs)
+    scores = score_table(create(), table)
+    assert not scores.labelled
+    with pytest.raises(ValueError, match="segments without labels"):
+        scores.metrics(np.ones((NUM_VERBS, NUM_NOUNS)))
+    write_evaluation(tmp_path, scores, None, details={})
+    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] is None
 
 
 def test_unknown_labels_are_refused() -> None:

@@ -122,7 +122,7 @@ def test_priors_by_hand() -> None:
 def test_softmax_by_hand() -> None:
     logits = np.array([[math.log(1), math.log(2), math.log(5)], [1e4, 1e4, -1e4]])
     scores = softmax(logits)
-    assert scores.dtype == np.float32
+    assert scores.dtype == np.float64
     np.testing.assert_allclose(scores, [[1 / 8, 2 / 8, 5 / 8], [0.5, 0.5, 0]], rtol=1e-6)
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("package", ["extractors", "pipeline", "stores"])
+@pytest.mark.parametrize("package", ["extractors", "heads", "pipeline", "stores"])
 def test_every_module_is_on_the_map(package: str) -> None:
     folder = ROOT / package
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()), clean=False) or ""

@@ -1,0 +1,84 @@
+"""`symbio finetune`, `train`, `evaluate`: the command line of `pipeline.head_commands`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli_support import config_options, errors, load, make_console, quiet_option
+
+__all__ = ["evaluate", "finetune", "train"]
+
+
+@click.command()
+@config_options
+@click.option(
+    "--net", type=click.Choice(["verb", "noun", "objects"]), required=True, help="Which network."
+)
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Where it goes.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
+@quiet_option
+def finetune(
+    config: Path,
+    overrides: tuple[str, ...],
+    net: str,
+    run_folder: Path | None,
+    resume: bool,
+    quiet: bool,
+) -> None:
+    """Train VerbNet, NounNet or the 2-D network behind given boxes (stage one).
+
+    Example: symbio finetune configs/epic55_saoa_r50.yaml --net verb
+    """
+    with errors():
+        from pipeline.head_commands import finetune_network
+
+        settings = load(config, overrides)
+        finetune_network(settings, net, run_folder, make_console(), resume=resume, quiet=quiet)
+
+
+@click.command()
+@config_options
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Where it goes.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
+@click.option("--skip-missing", is_flag=True, help="Train on the segments that have features.")
+@quiet_option
+def train(
+    config: Path,
+    overrides: tuple[str, ...],
+    run_folder: Path | None,
+    resume: bool,
+    skip_missing: bool,
+    quiet: bool,
+) -> None:
+    """Train a head from stored features into a run folder.
+
+    Example: symbio train configs/epic55_saoa_r50.yaml --set head.name=pooled --set train.seed=1
+    """
+    with errors():
+        from pipeline.head_commands import train_head
+
+        train_head(
+            load(config, overrides),
+            run_folder,
+            make_console(),
+            resume=resume,
+            skip_missing=skip_missing,
+            quiet=quiet,
+        )
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--split", metavar="SPLIT", help="Default: the config's.")
+@click.option("--skip-missing", is_flag=True, help="Leave out segments without features.")
+def evaluate(run_folder: Path, split: str | None, skip_missing: bool) -> None:
+    """Score a trained head: top-1 and top-5 of verb, noun and action.
+
+    Example: symbio evaluate runs/epic55-saoa-seed0 --split val
+    """
+    with errors():
+        from pipeline.head_commands import evaluate_head
+
+        evaluate_head(run_folder, split, make_console(), skip_missing=skip_missing)

@@ -1,0 +1,197 @@
+"""One training of a head, and its evaluation: from stored rows into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.inference import resolve_device
+from heads.base import Head
+from heads.checkpoint import load_head, read_checkpoint
+from heads.evaluation import score_table, write_evaluation
+from heads.metrics import Metrics, action_prior
+from heads.registry import create_head, head_class
+from heads.settings import TrainSettings
+from heads.training import TrainResult, train_head
+from heads.training_log import EpochReport
+from pipeline.errors import ConfigError, RunFolderError
+from pipeline.experiment import Experiment
+from pipeline.head_rows import HeadData, load_data, open_rows
+from pipeline.runs import start_run_folder
+
+__all__ = ["Evaluated", "evaluate_on", "evaluate_run", "train_on", "train_run"]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Metrics of one split; None where it has no labels.
+
+    ``skipped``: segments without features that were left out.
+    """
+
+    split: str
+    metrics: Metrics | None
+    num_segments: int
+    skipped: int
+
+
+def train_run(
+    experiment: Experiment,
+    run_folder: Path,
+    *,
+    resume: bool,
+    skip_missing: bool,
+    on_epoch: Callable[[EpochReport], None],
+) -> TrainResult:
+    """Train the experiment's head from its rows into a run folder.
+
+    Args:
+        skip_missing: train on the segments that have features, instead of refusing.
+
+    Raises:
+        RowsMissing: rows are not there yet.
+        ConfigError: the head does not take its options.
+        RunFolderError: the folder is taken.
+    """
+    outputs = head_class(experiment.config.head.name).inputs
+    splits = training_splits(experiment)
+    with open_rows(experiment) as reader:
+        data = load_data(
+            experiment, reader, splits=splits, outputs=outputs, skip_missing=skip_missing
+        )
+        return train_on(experiment, data, run_folder, resume=resume, on_epoch=on_epoch)
+
+
+def training_splits(experiment: Experiment) -> list[str]:
+    """The split to learn from, and the one to choose the epoch by where there is one."""
+    return ["train", *(["val"] if experiment.dataset.split("val") else [])]
+
+
+def train_on(
+    experiment: Experiment,
+    data: HeadData,
+    run_folder: Path,
+    *,
+    resume: bool,
+    on_epoch: Callable[[EpochReport], None],
+) -> TrainResult:
+    """`train_run` on data that is loaded already: with `training_splits` and the head's inputs."""
+    config = experiment.config
+    resolve_device(config.device)
+    head, settings = _head_and_settings(experiment, data)
+    start_run_folder(run_folder, config, resume=resume)
+    return train_head(
+        run_folder,
+        head,
+        data.tables["train"],
+        validation_table=data.tables.get("val"),
+        settings=settings,
+        prior=config.evaluate.action_prior,
+        device=config.device,
+        provenance=_provenance(experiment),
+        resume=resume,
+        on_epoch=on_epoch,
+    )
+
+
+def _head_and_settings(experiment: Experiment, data: HeadData) -> tuple[Head, TrainSettings]:
+    """An untrained head for the rows' outputs, and how to train it."""
+    config = experiment.config
+    try:
+        head = create_head(
+            config.head.name,
+            specs=data.specs,
+            num_verbs=len(experiment.dataset.verb_names),
+            num_nouns=len(experiment.dataset.noun_names),
+            seed=config.train.seed,
+            **config.head.options,
+        )
+        settings = TrainSettings(**config.train.model_dump(exclude={"resident_mib"}))
+    except ValueError as error:
+        raise ConfigError(f"head, train: {error}") from error
+    return head, settings
+
+
+def evaluate_run(
+    experiment: Experiment, run_folder: Path, *, split: str, skip_missing: bool
+) -> Evaluated:
+    """Score one split with a run's head; writes ``scores.npz`` and ``metrics.json``.
+
+    Raises:
+        RowsMissing: rows are not there, or the split has no segments.
+        RunFolderError: the head was trained on other features.
+        ValueError: the head does not fit the store or the classes.
+    """
+    _check_same_features(experiment, run_folder)
+    outputs = head_class(experiment.config.head.name).inputs
+    with open_rows(experiment) as reader:
+        data = load_data(
+            experiment, reader, splits=[split], outputs=outputs, skip_missing=skip_missing
+        )
+        return evaluate_on(experiment, data, run_folder, split=split)
+
+
+def evaluate_on(
+    experiment: Experiment, data: HeadData, run_folder: Path, *, split: str
+) -> Evaluated:
+    """`evaluate_run` on data that is loaded already and holds the split."""
+    config, dataset = experiment.config, experiment.dataset
+    resolve_device(config.device)
+    checkpoint = run_folder / "head.safetensors"
+    head = load_head(
+        checkpoint,
+        name=config.head.name,
+        specs=data.specs,
+        num_verbs=len(dataset.verb_names),
+        num_nouns=len(dataset.noun_names),
+        device=config.device,
+    )
+    scores = score_table(head, data.tables[split], device=config.device)
+    metrics = scores.metrics(_prior(experiment)) if scores.labelled else None
+    details = {
+        "split": split,
+        "action_prior": config.evaluate.action_prior,
+        "checkpoint": dict(read_checkpoint(checkpoint).training),
+        "skipped_segments": data.skipped[split],
+        **_provenance(experiment),
+    }
+    # The config's split has the plain names; a look at another one leaves them as they are.
+    folder = run_folder if split == config.evaluate.split else run_folder / split
+    write_evaluation(folder, scores, metrics, details=details)
+    return Evaluated(split, metrics, len(scores.segment_ids), data.skipped[split])
+
+
+def _prior(experiment: Experiment) -> NDArray[np.float64]:
+    """Of actions, counted on all training segments."""
+    dataset = experiment.dataset
+    train = dataset.split("train")
+    return action_prior(
+        experiment.config.evaluate.action_prior,
+        np.array([segment.verb_class for segment in train], dtype=np.int64),
+        np.array([segment.noun_class for segment in train], dtype=np.int64),
+        len(dataset.verb_names),
+        len(dataset.noun_names),
+    )
+
+
+def _check_same_features(experiment: Experiment, run_folder: Path) -> None:
+    """Refuse features other than those the head was trained on."""
+    trained = read_checkpoint(run_folder / "head.safetensors").provenance.get("stages", {})
+    now = {name: stage.key for name, stage in experiment.stages.items()}
+    differ = [name for name in now if trained.get(name) != now[name]]
+    if differ:
+        raise RunFolderError(
+            f"{run_folder}: this head was trained on other features: stage {', '.join(differ)} has "
+            "another key now, so its weights, boxes or versions have changed since; train it again"
+        )
+
+
+def _provenance(experiment: Experiment) -> dict[str, object]:
+    return {
+        "experiment": experiment.config.name,
+        "stages": {name: stage.key for name, stage in experiment.stages.items()},
+    }
