@@ -14,6 +14,7 @@ from heads.base import Batch, Head, HeadConfig, HeadDims
 from heads.checkpoint import Checkpoint, load_head, read_checkpoint
 from heads.evaluation import score_table, write_evaluation
 from heads.metrics import PRIORS, Metrics, action_prior, recognition_metrics
+from heads.protocols import PROTOCOLS, Protocol
 from heads.registry import create_head, head_class, list_heads, register_head
 from heads.scores import UNLABELLED, Scores, load_scores, save_scores
 from heads.settings import TrainSettings
@@ -24,6 +25,7 @@ from heads.training_log import EpochReport
 __all__ = [
     "PRIORS",
     "UNLABELLED",
+    "PROTOCOLS",
     "Batch",
     "Checkpoint",
     "EpochReport",
@@ -32,6 +34,7 @@ __all__ = [
     "HeadConfig",
     "HeadDims",
     "Metrics",
+    "Protocol",
     "Sample",
     "Scores",
     "TrainResult",
