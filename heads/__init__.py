@@ -7,7 +7,7 @@ Where to look:
     samples and their rows                 table
     training                               training, training_state, training_log, settings
     files                                  checkpoint, scores, atomic
-    evaluation                             evaluation, metrics
+    evaluation                             evaluation, metrics, protocols
 """
 
 from heads.base import Batch, Head, HeadConfig, HeadDims
