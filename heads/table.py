@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -85,6 +86,25 @@ class FeatureTable:
     def resident(self) -> bool:
         """True if the rows are held in memory."""
         return self._rows is not None
+
+    def select(self, outputs: Sequence[str]) -> FeatureTable:
+        """The same samples with fewer outputs, over the same memory: what is resident stays so.
+
+        So many heads can train on one copy of the rows that all of them together read.
+
+        Args:
+            outputs: some of this table's.
+
+        Raises:
+            ValueError: an output that this table does not have.
+        """
+        if unknown := [name for name in outputs if name not in self.outputs]:
+            raise ValueError(f"got outputs {unknown}, expected some of {sorted(self.outputs)}")
+        selected = copy.copy(self)
+        selected.outputs = tuple(outputs)
+        if self._rows is not None:
+            selected._rows = {name: self._rows[name] for name in outputs}
+        return selected
 
     def segment_ids(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Ids of the samples at `indices`."""

@@ -57,6 +57,32 @@ def test_a_row_of_two_segments_is_held_once() -> None:
     assert torch.equal(gaps[0], gaps[1])
 
 
+@pytest.mark.parametrize("resident_mib", [4096, 0])
+def test_selected_outputs_are_those_of_the_table_and_no_other_copy(resident_mib: int) -> None:
+    reader, samples = make_data(4, views=2)
+    whole = FeatureTable(reader, samples, outputs=OUTPUTS, resident_mib=resident_mib)
+    reads = reader.num_reads
+    selected = whole.select(("noun_gap", "verb_gap"))
+    assert (reader.num_reads, selected.resident) == (reads, resident_mib > 0)
+    alone = FeatureTable(reader, samples, outputs=("noun_gap", "verb_gap"))
+    expected, actual = alone.batch([3, 1], [0, 1]), selected.batch([3, 1], [0, 1])
+    assert list(actual) == ["noun_gap", "verb_gap"]
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert selected.fingerprint() == alone.fingerprint()
+    assert set(whole.batch([0], [0])) == set(OUTPUTS)
+    with pytest.raises(ValueError, match=r"got outputs \['verb_roi'\], expected"):
+        selected.select(["verb_roi"])
+
+
+def test_resident_memory_is_shared_by_selections() -> None:
+    reader, samples = make_data(1)
+    whole = FeatureTable(reader, samples, outputs=OUTPUTS)
+    selected = whole.select(["verb_gap"])
+    assert whole._rows is not None
+    whole._rows["verb_gap"][0, 0] = 7
+    assert selected.batch([0], [0])["verb_gap"][0, 0] == 7
+
+
 def test_batches_do_not_share_memory_with_the_table() -> None:
     reader, samples = make_data(2)
     table = FeatureTable(reader, samples, outputs=("object_boxes_xyxy_px",))
