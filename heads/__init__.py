@@ -24,8 +24,8 @@ from heads.training_log import EpochReport
 
 __all__ = [
     "PRIORS",
-    "UNLABELLED",
     "PROTOCOLS",
+    "UNLABELLED",
     "Batch",
     "Checkpoint",
     "EpochReport",
