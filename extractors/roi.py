@@ -91,7 +91,7 @@ def step_times(clip_times_seconds: Tensor, steps: int) -> Tensor:
 
 
 def align_objects(
-    verb_map: Tensor,
+    clip_map: Tensor,
     boxes_xyxy_px: Tensor,
     frame_size_px: tuple[float, float],
     *,
@@ -103,7 +103,7 @@ def align_objects(
     """Local alignment: a clip map's feature at each object's box (RoIAlign(f_v, l) of eq 3.2).
 
     Args:
-        verb_map: (T, H, W, C) float, covering the whole native frame. Half precision is widened:
+        clip_map: (T, H, W, C) float, covering the whole native frame. Half precision is widened:
             give float32 or float16.
         boxes_xyxy_px: (n, 4) native-frame pixels; zero rows are padding.
         frame_size_px: (width, height) of the native frame.
@@ -118,12 +118,12 @@ def align_objects(
     Raises:
         ValueError: if a shape is wrong, `time` is unknown, or "nearest" lacks the times.
     """
-    if verb_map.ndim != 4 or boxes_xyxy_px.ndim != 2 or boxes_xyxy_px.shape[1] != 4:
+    if clip_map.ndim != 4 or boxes_xyxy_px.ndim != 2 or boxes_xyxy_px.shape[1] != 4:
         raise ValueError(
-            f"got a map of shape {tuple(verb_map.shape)} and boxes of shape "
+            f"got a map of shape {tuple(clip_map.shape)} and boxes of shape "
             f"{tuple(boxes_xyxy_px.shape)}, expected (T, H, W, C) and (n, 4)"
         )
-    maps = verb_map.float().permute(0, 3, 1, 2)  # (T, C, H, W)
+    maps = clip_map.float().permute(0, 3, 1, 2)  # (T, C, H, W)
     if time == "nearest":
         return _align_nearest(
             maps,

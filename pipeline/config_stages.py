@@ -121,12 +121,16 @@ class ObjectsConfig(WeightedConfig):
 
 
 class AlignedConfig(Section):
-    """The rows heads train from: windows of objects round a clip's centre, and their RoIAlign."""
+    """The rows heads train from: windows of objects round a clip's centre, and their RoIAlign.
+
+    ``noun_roi``: of the noun map as well, for heads with local alignment on both branches.
+    """
 
     global_window_seconds: Positive = 6.0
     local_window_seconds: Positive = 4.0
     map_time: Literal["mean", "max", "nearest"] = "mean"
     output_size: Count = 7
+    noun_roi: Switch = False
     dtype: FloatType = "float16"
 
 

@@ -65,11 +65,10 @@ class DerivedRow:
 
     Attributes:
         upstream: row keys by stage, in the order the stage reads them.
-        times_us: (F,) times of the clip's frames; ``object_times_us``: (M,) of the object frames.
+        times_us: int64 by stage: (F,) times of a clip's frames, (M,) of the object frames.
     """
 
     key: str
     info: RowInfo
     upstream: dict[str, tuple[str, ...]]
-    times_us: npt.NDArray[np.int64] = field(repr=False)
-    object_times_us: npt.NDArray[np.int64] = field(repr=False)
+    times_us: dict[str, npt.NDArray[np.int64]] = field(repr=False)

@@ -22,7 +22,7 @@ __all__ = ["AlignedStage"]
 
 @dataclass(frozen=True)
 class AlignedStage(Keyed):
-    """``aligned``: RoIAlign of ``verb`` maps, pooled maps and object features of one clip."""
+    """``aligned``: RoIAlign of maps, pooled maps and object features of one clip."""
 
     config: AlignedConfig
     verb: ClipStage
@@ -33,11 +33,14 @@ class AlignedStage(Keyed):
 
     @property
     def settings(self) -> Settings:
-        """Everything that decides the numbers of a row, given the rows it reads."""
+        """Everything that decides the numbers of a row, given the rows it reads.
+
+        ``noun_roi`` is named where it is made: rows older than this setting are still found.
+        """
         return {
             "stage": self.name,
             "version": self.VERSION,
-            "aligned": self.config.model_dump(mode="json"),
+            "aligned": self.config.model_dump(mode="json", exclude=self._left_out),
             "object_rate_fps": self.objects.config.rate_fps,
             "upstream": {stage.name: stage.key for stage in self.upstream},
         }
@@ -73,29 +76,45 @@ class AlignedStage(Keyed):
         return list({row.key: row for row in rows}.values())
 
     def output_specs(self, upstream: Mapping[str, Mapping[str, ArraySpec]]) -> dict[str, ArraySpec]:
-        """Specs of the outputs, from those of the stages it reads."""
+        """Specs of the stored outputs, from those of the stages it reads."""
+        specs = self.derived_specs(upstream)
+        return {name: spec for name, spec in specs.items() if name not in self._left_out}
+
+    @property
+    def _left_out(self) -> set[str]:
+        """Outputs, and the settings of their name, that the config does not ask for."""
+        return set() if self.config.noun_roi else {"noun_roi"}
+
+    def derived_specs(
+        self, upstream: Mapping[str, Mapping[str, ArraySpec]]
+    ) -> dict[str, ArraySpec]:
+        """Specs of all outputs that can be made of a row's upstream rows."""
         K, C1 = upstream["objects"]["features"].shape
-        Cv = upstream["verb"]["map"].shape[-1]
-        Cn = upstream["noun"]["map"].shape[-1]
+        channels = {name: upstream[name]["map"].shape[-1] for name in ("verb", "noun")}
         N, N_local = self.num_frames * K, self.num_local_frames * K
         dtype = self.config.dtype
         box_attributes = upstream["objects"]["boxes_xyxy_px"].attributes
         local = {"local_start": (N - N_local) // 2, "map_time": self.config.map_time}
-        return {
-            "verb_gap": ArraySpec(
-                ("verb_channel",), (Cv,), dtype, "", "verb map, mean over T, H, W"
-            ),
-            "noun_gap": ArraySpec(
-                ("noun_channel",), (Cn,), dtype, "", "noun map, mean over T, H, W"
-            ),
-            "verb_roi": ArraySpec(
-                ("local_object", "verb_channel"),
-                (N_local, Cv),
+        gaps = {
+            f"{name}_gap": ArraySpec(
+                (f"{name}_channel",), (C,), dtype, "", f"{name} map, mean over T, H, W"
+            )
+            for name, C in channels.items()
+        }
+        rois = {
+            f"{name}_roi": ArraySpec(
+                ("local_object", f"{name}_channel"),
+                (N_local, C),
                 dtype,
                 "",
-                "verb map RoIAligned at each local object, max over bins",
+                f"{name} map RoIAligned at each local object, max over bins",
                 local,
-            ),
+            )
+            for name, C in channels.items()
+        }
+        return {
+            **gaps,
+            **rois,
             "object_features": ArraySpec(
                 ("object", "object_channel"), (N, C1), dtype, "", "one feature vector per object"
             ),
@@ -115,8 +134,8 @@ class AlignedStage(Keyed):
             "noun": (self.noun.row_key(clip, identities),),
             "objects": self.objects.row_keys(clip, identities),
         }
-        times, object_times = self.verb.times_us(clip), self.objects.times_us(clip)
-        all_times = np.concatenate((times, self.noun.times_us(clip), object_times))
+        times = {stage.name: stage.times_us(clip) for stage in self.upstream}
+        all_times = np.concatenate(list(times.values()))
         info = RowInfo(
             clip_id=clip.clip_id,
             video_id=clip.segment.video_id,
@@ -126,6 +145,6 @@ class AlignedStage(Keyed):
             last_seconds=int(all_times.max()) / 1e6,
             flags=CLAMPED if all_times.min() < 0 else "",
         )
-        # The times also decide which map step is nearest, but the verb row's key settles them.
+        # The times also decide which map step is nearest, but the keys of the rows settle them.
         key = derived_row_key(tuple(k for keys in upstream.values() for k in keys))
-        return DerivedRow(key, info, upstream, times, object_times)
+        return DerivedRow(key, info, upstream, times)

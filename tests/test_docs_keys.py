@@ -101,6 +101,7 @@ CASES = {
             "local_window_seconds": {"local_window_seconds": 2},
             "map_time": {"map_time": "max"},
             "output_size": {"output_size": 3},
+            "noun_roi": {"noun_roi": True},
             "dtype": {"dtype": "float32"},
         },
     ),

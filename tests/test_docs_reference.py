@@ -119,7 +119,7 @@ def test_every_stored_output_is_documented() -> None:
     ).outputs
     map_specs = {name: ArraySpec(**vars(spec)) for name, spec in clip_outputs.items()}
     object_specs = {n: ArraySpec(**vars(s)) for n, s in object_outputs(5, 8, "float16").items()}
-    aligned = AlignedStage(demo.aligned, verb, noun, objects).output_specs(
+    aligned = AlignedStage(demo.aligned, verb, noun, objects).derived_specs(
         {"verb": map_specs, "noun": map_specs, "objects": object_specs}
     )
     for heading, specs in (

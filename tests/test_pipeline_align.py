@@ -72,13 +72,19 @@ def objects_of(boxes: tuple[tuple[int, ...], ...], frame: int) -> dict[str, NDAr
     return row
 
 
-def make_stage(geometry: str = "square", **config: Any) -> AlignedStage:
+def make_stage(
+    geometry: str = "square",
+    *,
+    noun_geometry: str = "square",
+    noun_stride: int = 30,
+    **config: Any,
+) -> AlignedStage:
     """Windows of 2 s (4 frames) and 1 s (2 frames); a clip of 4 frames half a second apart."""
     clip = {"frames": 4, "stride": 30, "rate_fps": 60}
     settings = {"global_window_seconds": 2, "local_window_seconds": 1, "output_size": 1}
     return make_aligned_stage(
         verb=make_clip_stage("verb", clip=clip, geometry=geometry),
-        noun=make_clip_stage("noun", clip=clip),
+        noun=make_clip_stage("noun", clip={**clip, "stride": noun_stride}, geometry=noun_geometry),
         objects=make_objects_stage(window_seconds=2.0, top_k=K),
         **{**settings, **config},
     )
@@ -192,6 +198,38 @@ def test_boxes_meet_a_map_of_the_middle_of_the_frame() -> None:
     np.testing.assert_allclose(values["verb_roi"], expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("map_time", "verb_steps", "noun_steps"),
+    [
+        ("mean", (5, 5), (25, 25)),
+        # The local frames are at 9.5 and 10 s, the steps of the verb map at 9.25 and 10.25 s.
+        # Those of the noun map, whose frames are 2 s apart, are at 7 and 11 s.
+        ("nearest", (0, 10), (30, 30)),
+    ],
+)
+def test_each_map_is_read_where_and_when_it_looked(
+    map_time: str, verb_steps: tuple[int, int], noun_steps: tuple[int, int]
+) -> None:
+    """The noun map shows the frame's middle (see below) and four times the time; it is 20 more."""
+    stage = make_stage(noun_geometry="published", noun_stride=120, map_time=map_time, noun_roi=True)
+    values, specs = align(stage, CLIP, fill(stage, CLIP, noun=slopes() + 20))
+    verb = [
+        [2.5 + verb_steps[0], 0.5 + verb_steps[0]],
+        [2.5 + verb_steps[0], 2.5 + verb_steps[0]],
+        [5.5 + verb_steps[1], 1.5 + verb_steps[1]],
+        [0.0, 0.0],
+    ]
+    noun = [
+        [2.5 + noun_steps[0], 0.5 + noun_steps[0]],  # columns 20 to 50
+        [1.5 + noun_steps[0], 2.5 + noun_steps[0]],  # columns 20 to 40
+        [5.5 + noun_steps[1], 1.5 + noun_steps[1]],  # columns 40 to 60
+        [0.0, 0.0],
+    ]
+    np.testing.assert_allclose(values["verb_roi"], verb, rtol=1e-3)
+    np.testing.assert_allclose(values["noun_roi"], noun, rtol=1e-3)
+    assert specs["noun_roi"].attributes["local_start"] == 2
+
+
 def test_objects_of_the_whole_window_in_order_of_time() -> None:
     stage = make_stage()
     values, _ = align(stage, CLIP, fill(stage, CLIP))
@@ -273,7 +311,10 @@ def test_late_times_are_told_apart() -> None:
     clip = make_clip(centre_us=hours_us)
     (row,) = stage.rows([clip], IDENTITIES)
     shifted = DerivedRow(
-        row.key, row.info, row.upstream, row.times_us, np.full(4, hours_us - 249_000)
+        row.key,
+        row.info,
+        row.upstream,
+        {**row.times_us, "objects": np.full(4, hours_us - 249_000)},
     )
     generations = fill(stage, clip)
     specs = stage.output_specs({name: dict(g.specs) for name, g in generations.items()})

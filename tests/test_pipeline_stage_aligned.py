@@ -22,12 +22,15 @@ CHANGES: dict[str, Any] = {
     "local_window_seconds": 2,
     "map_time": "max",
     "output_size": 3,
+    "noun_roi": True,
     "dtype": "float32",
 }
 
 
-def test_a_key_made_by_hand() -> None:
-    stage = make_aligned_stage()
+# A row without noun_roi is what it was before there was that setting, so its key is, too.
+@pytest.mark.parametrize("noun_roi", [{}, {"noun_roi": True}])
+def test_a_key_made_by_hand(noun_roi: dict[str, bool]) -> None:
+    stage = make_aligned_stage(**(noun_roi or {"noun_roi": False}))
     settings = {
         "schema": 1,
         "stage": "aligned",
@@ -38,6 +41,7 @@ def test_a_key_made_by_hand() -> None:
             "map_time": "mean",
             "output_size": 7,
             "dtype": "float16",
+            **noun_roi,
         },
         "object_rate_fps": 2.0,
         "upstream": {
@@ -80,8 +84,8 @@ def test_a_row_names_the_rows_it_is_made_from() -> None:
     content = "\0".join(["symbio derived row", *names])
     assert row.key == hashlib.sha256(content.encode()).hexdigest()
     assert row.key == stage.row_key(clip, IDENTITIES)
-    assert row.times_us.tolist() == [10_033_333, 10_066_667, 10_100_000, 10_133_333]
-    assert row.object_times_us.tolist() == [7_500_000 + 500_000 * i for i in range(12)]
+    assert row.times_us["verb"].tolist() == [10_033_333, 10_066_667, 10_100_000, 10_133_333]
+    assert row.times_us["objects"].tolist() == [7_500_000 + 500_000 * i for i in range(12)]
     assert (row.info.clip_id, row.info.view) == ("P01_01/7/2", 2)
     assert (row.info.video_id, row.info.segment_id) == ("P01_01", "7")
 
@@ -147,6 +151,17 @@ def test_output_specs_of_the_papers_settings() -> None:
     }
     assert specs["verb_roi"].attributes == {"local_start": 10, "map_time": "mean"}
     assert specs["object_boxes_xyxy_px"].attributes == {"box_frame": "native"}
+
+
+def test_the_noun_map_at_objects_is_stored_on_request_only() -> None:
+    plain, both = make_aligned_stage(), make_aligned_stage(noun_roi=True)
+    upstream = upstream_specs()
+    spec = both.output_specs(upstream)["noun_roi"]
+    assert (spec.shape, spec.dims) == ((40, 1024), ("local_object", "noun_channel"))
+    assert spec.attributes == {"local_start": 10, "map_time": "mean"}
+    others = set(both.output_specs(upstream)) - {"noun_roi"}
+    assert set(plain.output_specs(upstream)) == others
+    assert plain.derived_specs(upstream) == both.output_specs(upstream)
 
 
 def test_output_specs_of_other_settings() -> None:
