@@ -101,7 +101,8 @@ def grid_times_us(centre_us: int, *, window_seconds: float, rate_fps: float) -> 
     is the middle part of a wider one whenever half their difference is a whole number of steps.
     """
     count = round(window_seconds * rate_fps)
-    first = math.ceil((centre_us / MICROSECONDS - window_seconds / 2) * rate_fps - 1e-6)
+    slack_steps = min(1e-6, 0.5 / MICROSECONDS * rate_fps)  # half a microsecond at most
+    first = math.ceil((centre_us / MICROSECONDS - window_seconds / 2) * rate_fps - slack_steps)
     steps = np.arange(first, first + count)
     return _round(steps * (MICROSECONDS / rate_fps))
 

@@ -92,6 +92,15 @@ def test_grid_times(centre_us: int, first_us: int) -> None:
     assert times.dtype == np.int64
 
 
+@pytest.mark.parametrize("rate_fps", [0.25, 0.5, 1.0, 1.25])
+def test_a_microsecond_counts_on_coarse_grids_too(rate_fps: float) -> None:
+    step_us = round(1e6 / rate_fps)
+    for centre_us in (1_600_000_000, 1_600_000_001):  # on each of these grids, and just behind
+        times = grid_times_us(centre_us, window_seconds=8.0, rate_fps=rate_fps)
+        late = centre_us % 2
+        assert times[0] == 1_600_000_000 - 4_000_000 + late * step_us
+
+
 def test_a_grid_that_microseconds_cannot_hold_is_rounded_the_same_everywhere() -> None:
     # Thirds of a second: 1,666,667 stands for 5/3 in both windows.
     times = grid_times_us(2_000_000, window_seconds=2.0, rate_fps=3.0)
