@@ -24,41 +24,51 @@ from heads.table import FeatureTable
 def score_table(
     head: Head, table: FeatureTable, *, batch_size: int = 64, device: str | torch.device = "cpu"
 ) -> Scores:
-    """Run a head over all segments of a table, the first view of each.
+    """Run a head over all views of all segments of a table.
+
+    The scores of a segment are the mean of its views' softmax scores (multi-clip testing).
 
     Args:
         head: moved to `device` and put in evaluation mode.
         table: with the outputs the head reads.
-        batch_size: segments at a time.
+        batch_size: views at a time.
         device: where the head runs.
 
     Raises:
-        ValueError: if the table has labels that the head does not know, or a segment's logits are
-            NaN or infinite.
+        ValueError: if the table has labels that the head does not know, or the logits of one of a
+            segment's views are NaN or infinite.
     """
     table.check_labels(head.config.num_verbs, head.config.num_nouns, unlabelled=True)
     head.to(device).eval()
-    scores: dict[str, list[NDArray[np.float64]]] = {"verb": [], "noun": []}
-    for start in range(0, len(table), batch_size):
-        indices = np.arange(start, min(start + batch_size, len(table)))
-        logits = head(table.batch(indices, np.zeros_like(indices), device=device))
-        for name, rows in scores.items():
+    sizes = {"verb": head.config.num_verbs, "noun": head.config.num_nouns}
+    sums = {name: np.zeros((len(table), size)) for name, size in sizes.items()}
+    segments, views = _all_views(table)
+    for start in range(0, len(segments), batch_size):
+        indices = segments[start : start + batch_size]
+        logits = head(table.batch(indices, views[start : start + batch_size], device=device))
+        for name, of_segments in sums.items():
             _check_finite(name, logits[name], table.segment_ids(indices))
-            rows.append(softmax(logits[name].cpu().numpy()))
+            np.add.at(of_segments, indices, softmax(logits[name].cpu().numpy()))
     return Scores(
         segment_ids=tuple(sample.segment_id for sample in table.samples),
-        verb_scores=np.concatenate(scores["verb"]),
-        noun_scores=np.concatenate(scores["noun"]),
+        verb_scores=sums["verb"] / table.num_views[:, None],
+        noun_scores=sums["noun"] / table.num_views[:, None],
         verb_labels=table.verbs,
         noun_labels=table.nouns,
     )
 
 
+def _all_views(table: FeatureTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of samples and numbers of their views, (sum of num_views,) each."""
+    segments = np.repeat(np.arange(len(table)), table.num_views)
+    first = np.cumsum(table.num_views) - table.num_views
+    return segments, np.arange(len(segments)) - first[segments]
+
+
 def _check_finite(name: str, logits: Tensor, segment_ids: Sequence[str]) -> None:
     finite = logits.isfinite().all(dim=1).tolist()
-    if bad := [
-        segment_id for segment_id, good in zip(segment_ids, finite, strict=True) if not good
-    ]:
+    views = zip(segment_ids, finite, strict=True)
+    if bad := list(dict.fromkeys(segment_id for segment_id, good in views if not good)):
         raise ValueError(
             f"got NaN or infinite {name} logits for {len(bad)} segments (the first: {bad[0]}); "
             "check their features and the head's weights"

@@ -70,7 +70,7 @@ def train_head(
         run_folder: made if absent.
         head: from `create_head`; trained in place, so it ends as of the last epoch.
         train_table: segments to learn from; one view of each is drawn per epoch.
-        validation_table: segments to choose the epoch by; their first view is used.
+        validation_table: segments to choose the epoch by, on the mean of their views' scores.
         settings: by default those of the paper for R-50.
         prior: of actions, counted on the training segments; see `metrics.action_prior`.
         device: where to train.

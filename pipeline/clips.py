@@ -9,8 +9,16 @@ A clip of ``frames`` frames with ``stride`` at a nominal rate R has its frame i 
 
     frames = 8, stride = 2:   f . f . f . f . C . f . f . f      C = the centre, a frame itself
 
+A segment from ``start`` to ``stop`` that is tested on V clips is cut into V equal parts; view i is
+centred in the middle of part i:
+
+    start + (i + 0.5) / V * (stop - start)           0 <= i < V
+
+    V = 1:  |---------C---------|     V = 3:  |---C------C------C---|
+
 Guesses where the papers are silent: the centre is frame ``frames // 2``; the grid of object frames
-starts at time 0 and a window holds the grid times in [centre - W/2, centre + W/2).
+starts at time 0 and a window holds the grid times in [centre - W/2, centre + W/2); the clips of
+multi-clip testing ("uniformly sampled") are centred as above.
 """
 
 from __future__ import annotations
@@ -31,6 +39,7 @@ __all__ = [
     "clip_times_us",
     "grid_times_us",
     "make_clips",
+    "spread_clip",
     "training_clip",
     "window_times_us",
 ]
@@ -53,19 +62,20 @@ class Clip:
         return f"{self.segment.video_id}/{self.segment.segment_id}/{self.view}"
 
 
-def make_clips(segments: Iterable[Segment], *, train_views: int, seed: int) -> list[Clip]:
-    """The clips of segments: random centres to train on, the middle to test on.
+def make_clips(
+    segments: Iterable[Segment], *, train_views: int, seed: int, test_views: int = 1
+) -> list[Clip]:
+    """The clips of segments: random centres to train on, evenly spread ones to test on.
 
-    A centre depends on the seed, the segment's id and the view alone: adding a segment or a view
-    moves no other.
+    A training centre depends on the seed, the segment's id and the view alone: adding a segment or
+    a view moves no other.
     """
     clips = []
     for segment in segments:
         if segment.split == "train":
             clips += [training_clip(segment, view, seed=seed) for view in range(train_views)]
         else:
-            middle = (segment.start_seconds + segment.stop_seconds) / 2
-            clips.append(Clip(segment, 0, round(middle * MICROSECONDS)))
+            clips += [spread_clip(segment, view, views=test_views) for view in range(test_views)]
     return clips
 
 
@@ -74,6 +84,17 @@ def training_clip(segment: Segment, view: int, *, seed: int) -> Clip:
     fraction = _uniform(f"{seed}/{segment.video_id}/{segment.segment_id}/{view}")
     length = segment.stop_seconds - segment.start_seconds
     return Clip(segment, view, round((segment.start_seconds + fraction * length) * MICROSECONDS))
+
+
+def spread_clip(segment: Segment, view: int, *, views: int) -> Clip:
+    """A clip in the middle of part ``view`` of ``views`` equal parts of the segment.
+
+    The middle view of an odd number is to the microsecond that of one view, and finds its rows.
+    """
+    middle = (segment.start_seconds + segment.stop_seconds) / 2
+    length = segment.stop_seconds - segment.start_seconds
+    from_middle = ((2 * view + 1) / views - 1) * length / 2
+    return Clip(segment, view, round((middle + from_middle) * MICROSECONDS))
 
 
 def clip_times_us(

@@ -69,9 +69,14 @@ class EngineConfig(Section):
 
 
 class ViewsConfig(Section):
-    """Clips per segment. Training clips have seeded random centres; a test clip is the middle."""
+    """Clips per segment.
+
+    ``train``: with seeded random centres. ``test``: of segments of the other splits, evenly spread;
+    one is in the middle.
+    """
 
     train: Count = 1
+    test: Count = 1
     seed: Natural = 0
 
 

@@ -83,7 +83,10 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
     aligned = _stages(
         config, where, memo, boxes
     )  # before hours of hashing: weights that are not there
-    clips = make_clips(dataset.segments, train_views=config.views.train, seed=config.views.seed)
+    views = config.views
+    clips = make_clips(
+        dataset.segments, train_views=views.train, test_views=views.test, seed=views.seed
+    )
     videos = _locate(dataset, where)
     if any(stage.reads_flow for stage in (aligned.verb, aligned.noun)):
         videos |= _locate_flow(dataset, flow_config(config.data), videos)

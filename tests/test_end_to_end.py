@@ -125,6 +125,16 @@ def test_one_more_segment_makes_exactly_its_rows(tmp_path: Path, forwards: Count
     assert forwards == {"clips": 2}
 
 
+def test_more_test_views_find_the_rows_of_fewer(tmp_path: Path, forwards: Counter[str]) -> None:
+    run(tmp_path)
+    forwards.clear()
+    # Two validation segments: their middles are there. The last window now reaches 2.5 s.
+    added = {"verb": 4, "noun": 4, "objects": 1, "aligned": 4}
+    assert made(run(tmp_path, ["views.test=3"])) == added
+    assert forwards == {"clips": 8, "frames": 1}
+    assert made(run(tmp_path, ["views.test=1"])) == {}
+
+
 def test_a_changed_stride_concerns_its_stage_and_what_is_derived(
     tmp_path: Path, forwards: Counter[str]
 ) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ def create(name: str = "saoa") -> Head:
     return create_head(name, specs=SPECS, num_verbs=NUM_VERBS, num_nouns=NUM_NOUNS)
 
 
-def make_table(size: int = 7) -> FeatureTable:
-    reader, samples = make_data(size, views=2)
+def make_table(size: int = 7, views: int = 1) -> FeatureTable:
+    reader, samples = make_data(size, views=views)
     return FeatureTable(reader, samples, outputs=create().inputs)
 
 
@@ -35,6 +36,35 @@ def test_scores_are_the_softmax_of_the_heads_logits() -> None:
     assert scores.verb_scores.dtype == scores.noun_scores.dtype == np.float64
     assert scores.segment_ids == ("s0", "s1", "s2", "s3", "s4", "s5", "s6")
     assert scores.verb_labels.tolist() == [sample.verb for sample in table.samples]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_scores_are_the_mean_of_the_views_scores(batch_size: int) -> None:
+    reader, samples = make_data(5, views=3)
+    samples[1] = replace(samples[1], row_keys=samples[1].row_keys[:1])
+    head = create()
+    table = FeatureTable(reader, samples, outputs=head.inputs)
+    scores = score_table(head, table, batch_size=batch_size)
+    for i, sample in enumerate(samples):
+        of_views = [
+            score_table(
+                head,
+                FeatureTable(reader, [replace(sample, row_keys=(key,))], outputs=head.inputs),
+            )
+            for key in sample.row_keys
+        ]
+        for name in ("verb_scores", "noun_scores"):
+            expected = np.mean([getattr(one, name)[0] for one in of_views], axis=0)
+            np.testing.assert_allclose(getattr(scores, name)[i], expected, rtol=1e-5)
+    assert len({tuple(row) for row in scores.verb_scores}) == 5
+
+
+def test_a_broken_view_is_not_hidden_by_the_others() -> None:
+    reader, samples = make_data(5, views=3)
+    reader.rows["0-3-2"]["noun_gap"][0] = np.nan
+    table = FeatureTable(reader, samples, outputs=create("pooled").inputs)
+    with pytest.raises(ValueError, match=r"NaN or infinite noun logits for 1 segments .*: s3\)"):
+        score_table(create("pooled"), table, batch_size=4)
 
 
 def test_metrics_are_those_of_the_scores() -> None:

@@ -11,6 +11,7 @@ from pipeline.clips import (
     clip_times_us,
     grid_times_us,
     make_clips,
+    spread_clip,
     training_clip,
     window_times_us,
 )
@@ -173,6 +174,36 @@ def test_training_centres_spread_over_the_segment() -> None:
 def test_others_get_one_clip_in_the_middle(split: str) -> None:
     (clip,) = make_clips([segment("a", split, 0.14, 3.37)], train_views=7, seed=1)
     assert (clip.view, clip.centre_us) == (0, 1_755_000)
+
+
+def test_test_clips_lie_in_the_middles_of_equal_parts() -> None:
+    clips = make_clips(
+        [segment("a", "val", 1.0, 3.0), segment("b", "train")], train_views=1, test_views=4, seed=0
+    )
+    assert [(c.clip_id, c.centre_us) for c in clips[:4]] == [
+        ("P01_01/a/0", 1_250_000),
+        ("P01_01/a/1", 1_750_000),
+        ("P01_01/a/2", 2_250_000),
+        ("P01_01/a/3", 2_750_000),
+    ]
+    assert len(clips) == 5
+
+
+@given(
+    start=st.floats(0, 40_000), length=st.floats(0.01, 100), parts=st.integers(0, 10), i=st.data()
+)
+def test_test_clips_are_where_the_formula_says(
+    start: float, length: float, parts: int, i: st.DataObject
+) -> None:
+    views = 2 * parts + 1
+    view = i.draw(st.integers(0, views - 1))
+    long = segment("a", "val", start, start + length)
+    expected = start + (view + 0.5) / views * (long.stop_seconds - start)
+    assert spread_clip(long, view, views=views).centre_us == pytest.approx(expected * 1e6, abs=1)
+    # An odd number finds the rows of one view, whatever rounding does.
+    (middle,) = make_clips([long], train_views=1, seed=0)
+    assert spread_clip(long, parts, views=views).centre_us == middle.centre_us
+    assert middle.centre_us == round((start + long.stop_seconds) / 2 * 1e6)
 
 
 def test_a_moved_segment_moves_its_clips_with_it() -> None:
