@@ -2,7 +2,7 @@
 
 Where to look:
     an experiment's file                   config, config_*, yaml_file
-    labels, segments, clips                datasets, csv_file, segments, clips
+    labels, segments, clips                datasets, dataset_*, csv_file, segments, clips
     videos and what they are               videos, promises, identity; boxes, boxes_store
     a config made concrete                 experiment
     stages, their settings and keys        stages, stage_*, keys, rows, generations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -100,10 +100,31 @@ class _LabelledData(Section):
     only: OnlyConfig = OnlyConfig()
 
 
-class Epic55Data(_LabelledData):
+class _EpicData(_LabelledData):
+    """``splits``: which are loaded. ``train_on: all`` puts the rows of ``val`` into ``train``."""
+
+    splits: tuple[str, ...] = ("train", "val")
+    train_on: Literal["split", "all"] = "split"
+
+    @model_validator(mode="after")
+    def _splits_fit(self) -> Self:
+        if len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"got splits {list(self.splits)}, expected each name once")
+        if self.train_on == "all" and not {"train", "val"} <= {*self.splits}:
+            raise ValueError(
+                f"got train_on all with splits {list(self.splits)}, expected train and val among "
+                "them: the rows of both are trained on"
+            )
+        return self
+
+
+class Epic55Data(_EpicData):
     """EPIC-KITCHENS-55: ``annotations`` is the folder with the official label files."""
 
     kind: Literal["epic55"]
+    splits: Annotated[
+        tuple[Literal["train", "val", "test_s1", "test_s2"], ...], Field(min_length=1)
+    ] = ("train", "val")
 
 
 class CsvData(_LabelledData):

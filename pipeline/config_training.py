@@ -110,7 +110,10 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """``action_prior``: mu of eq 3.14, or P(noun | verb), or none."""
+    """``action_prior``: mu of eq 3.14, or P(noun | verb), or none.
+
+    ``split``: any that the data set has.
+    """
 
     action_prior: Literal["frequency", "conditional", "none"] = "frequency"
-    split: Literal["train", "val", "test"] = "val"
+    split: Annotated[str, Field(pattern=NAME_PATTERN)] = "val"

@@ -87,7 +87,10 @@ def _samples(
     """Samples of the segments that have features, and how many have none."""
     wanted = experiment.dataset.split(split)
     if not wanted:
-        raise RowsMissing(f"split {split!r} has no segments; check data and its labels")
+        raise RowsMissing(
+            f"got split {split!r}, expected one with segments: "
+            f"{', '.join(experiment.dataset.splits)}; check data and its labels"
+        )
     keys = _row_keys(experiment, split)
     missing = set(reader.missing([key for views in keys.values() for key in views]))
     samples = [

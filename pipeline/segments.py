@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heads.protocols import Protocol
 from heads.scores import UNLABELLED
 from pipeline.errors import AnnotationError
 
 # Four months: beyond it a number is not a time in a video but a mistake.
 LONGEST_VIDEO_SECONDS = 1e7
 
-__all__ = ["UNLABELLED", "Dataset", "Segment", "check_segments"]
+__all__ = ["UNLABELLED", "Dataset", "Segment", "check_segments", "make_dataset"]
 
 # A clip is called video/segment/view, and stores keep names of up to 255 bytes.
 MAX_ID_BYTES = 120
@@ -47,60 +48,113 @@ class Dataset:
     """Segments with the names of their classes.
 
     ``promised_seconds`` is the length the annotations give each video, where they give one.
+    ``protocol`` is the official evaluation, and the lists of classes it needs.
     """
 
     segments: Sequence[Segment]
     verb_names: Sequence[str]
     noun_names: Sequence[str]
     promised_seconds: Mapping[str, float] = field(default_factory=dict)
+    protocol: Protocol = field(default_factory=Protocol)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have segments, in file order."""
+        return tuple(dict.fromkeys(segment.split for segment in self.segments))
 
     def split(self, name: str) -> list[Segment]:
         """The segments of one split, in file order."""
         return [segment for segment in self.segments if segment.split == name]
 
 
-def check_segments(
-    segments: Mapping[int, Segment], *, num_verbs: int, num_nouns: int, source: Path
-) -> None:
-    """Refuse what cannot be a labelled segment.
+def make_dataset(
+    segments: Mapping[str, Segment],
+    verb_names: Sequence[str],
+    noun_names: Sequence[str],
+    *,
+    source: Path,
+    splits: Collection[str] = (),
+    promised_seconds: Mapping[str, float] | None = None,
+    protocol: Protocol | None = None,
+) -> Dataset:
+    """A data set of segments that have been looked at.
 
     Args:
-        segments: by line of the file.
+        segments: by ``file:line``.
+        source: the file or folder they are from.
+        splits: each of these must have segments.
+
+    Raises:
+        AnnotationError: no segments, an empty split, or as `check_segments`.
+    """
+    if not segments:
+        raise AnnotationError(f"{source}: got no rows, expected one per segment")
+    check_segments(segments, num_verbs=len(verb_names), num_nouns=len(noun_names))
+    dataset = Dataset(
+        list(segments.values()),
+        verb_names,
+        noun_names,
+        promised_seconds or {},
+        protocol or Protocol(),
+    )
+    for split in splits:
+        if split not in dataset.splits:
+            raise AnnotationError(
+                f"{source}: split {split!r} has no rows, only {', '.join(dataset.splits)} have; "
+                "give its labels, or leave it out of data.splits"
+            )
+    return dataset
+
+
+def check_segments(segments: Mapping[str, Segment], *, num_verbs: int, num_nouns: int) -> None:
+    """Refuse what cannot be a segment. Test splits may be without labels, others not.
+
+    Args:
+        segments: by ``file:line``.
 
     Raises:
         AnnotationError: stop not after start, a negative start, a class out of range, a segment
             id that occurs twice, or an id that a store cannot keep; names the file, the line, the
             segment and the value.
     """
-    first_lines: dict[str, int] = {}
-    for line, segment in segments.items():
-        where = f"{source}:{line}: segment {segment.segment_id!r} of video {segment.video_id!r}"
-        first = first_lines.setdefault(segment.segment_id, line)
-        if first != line:
+    first_places: dict[str, str] = {}
+    for place, segment in segments.items():
+        where = f"{place}: segment {segment.segment_id!r} of video {segment.video_id!r}"
+        first = first_places.setdefault(segment.segment_id, place)
+        if first != place:
             raise AnnotationError(
-                f"{where}: this segment id is that of line {first} already; give every row an id "
-                "of its own"
+                f"{where}: this segment id is that of {Path(first).name} already; give every row "
+                "an id of its own"
             )
         _check_ids(segment, where)
-        if segment.start_seconds < 0:
-            raise AnnotationError(f"{where}: got start {segment.start_seconds} s, expected >= 0")
-        if segment.stop_seconds > LONGEST_VIDEO_SECONDS:
+        _check_times(segment, where)
+        _check_classes(segment, where, num_verbs=num_verbs, num_nouns=num_nouns)
+
+
+def _check_times(segment: Segment, where: str) -> None:
+    start, stop = segment.start_seconds, segment.stop_seconds
+    if start < 0:
+        raise AnnotationError(f"{where}: got start {start} s, expected >= 0")
+    if stop > LONGEST_VIDEO_SECONDS:
+        raise AnnotationError(f"{where}: got stop {stop} s, expected seconds within a video")
+    if stop <= start:
+        raise AnnotationError(
+            f"{where}: got start {start} s and stop {stop} s, expected stop after start"
+        )
+
+
+def _check_classes(segment: Segment, where: str, *, num_verbs: int, num_nouns: int) -> None:
+    without = {segment.verb_class, segment.noun_class} == {UNLABELLED}
+    if without and segment.split.startswith("test"):
+        return
+    for kind, value, count in (
+        ("verb_class", segment.verb_class, num_verbs),
+        ("noun_class", segment.noun_class, num_nouns),
+    ):
+        if not 0 <= value < count:
             raise AnnotationError(
-                f"{where}: got stop {segment.stop_seconds} s, expected seconds within a video"
+                f"{where}: got {kind} {value}, expected 0 to {count - 1} ({count} classes)"
             )
-        if segment.stop_seconds <= segment.start_seconds:
-            raise AnnotationError(
-                f"{where}: got start {segment.start_seconds} s and stop {segment.stop_seconds} s, "
-                "expected stop after start"
-            )
-        for kind, value, count in (
-            ("verb_class", segment.verb_class, num_verbs),
-            ("noun_class", segment.noun_class, num_nouns),
-        ):
-            if not 0 <= value < count:
-                raise AnnotationError(
-                    f"{where}: got {kind} {value}, expected 0 to {count - 1} ({count} classes)"
-                )
 
 
 def _check_ids(segment: Segment, where: str) -> None:

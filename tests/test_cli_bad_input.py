@@ -120,7 +120,7 @@ def segments(position: int, *row: object) -> list[tuple[object, ...]]:
         (("a1", "kitchen_a", 1.0, 1.8, 1, -1, "train"), "got noun_class -1, expected 0 to 2"),
         (("a1", "kitchen_a", 1.8, 1.8, 1, 0, "train"), "got start 1.8 s and stop 1.8 s"),
         (("a1", "kitchen_a", 1.8, 1.0, 1, 0, "train"), "expected stop after start"),
-        (("a0", "kitchen_a", 1.0, 1.8, 1, 0, "train"), "this segment id is that of line 2"),
+        (("a0", "kitchen_a", 1.0, 1.8, 1, 0, "train"), "this segment id is that of labels.csv:2"),
         (("a1", "kitchen_a", "soon", 1.8, 1, 0, "train"), "got start_seconds 'soon'"),
         (("a1", "kitchen_a", 1.0, 1.8, 1, 0, "training"), "got split 'training'"),
         (("a1", "", 1.0, 1.8, 1, 0, "train"), "video_id is empty"),
@@ -451,7 +451,8 @@ def test_a_split_without_segments(config: Path) -> None:
     assert symbio("run", config).code == 0
     assert symbio("train", config).code == 0
     run = config.parent / "runs" / "small-saoa-seed0"
-    assert "split 'test' has no segments" in cannot(symbio("evaluate", run, "--split", "test"))
+    done = symbio("evaluate", run, "--split", "test")
+    assert "got split 'test', expected one with segments: train, val;" in cannot(done)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from docs_pages import CONFIGS, PAGES, ROOT, blocks, prose, section, table_rows,
 import cli
 import heads.registry
 import pipeline.config_data
-import pipeline.datasets
 from extractors.registry import CLIP_EXTRACTORS, create_clip_extractor
 from heads.base import HeadDims
 from heads.registry import create_head
@@ -207,16 +206,16 @@ def test_the_head_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(logits["noun"][1], head.noun.bias)
 
 
-def test_the_data_set_example_works(tmp_path: Path) -> None:
+def test_the_data_set_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config_names = dict(vars(pipeline.config_data))
     exec(python_blocks()["pipeline/config_data.py"], config_names)
-    loader_names = {**vars(pipeline.datasets), "DiaryData": config_names["DiaryData"]}
-    exec(python_blocks()["pipeline/datasets.py"], loader_names)
+    data_class = config_names["DiaryData"]
+    monkeypatch.setattr(pipeline.config_data, "DiaryData", data_class, raising=False)
+    loader_names: dict[str, Any] = {}
+    exec(python_blocks()["pipeline/dataset_diary.py"], loader_names)
     diary = tmp_path / "diary.csv"
     diary.write_text("person,video,from_ms,to_ms,verb,noun\n1,a,500,1500,0,1\n9,b,0,250,1,0\n")
-    data = config_names["DiaryData"](
-        kind="diary", annotations=diary, videos={"root": tmp_path}, last_train=5
-    )
+    data = data_class(kind="diary", annotations=diary, videos={"root": tmp_path}, last_train=5)
     first, second = loader_names["load_diary"](data).segments
     assert (first.start_seconds, first.stop_seconds, first.split) == (0.5, 1.5, "train")
     assert (second.video_id, second.noun_class, second.split) == ("b", 0, "val")
