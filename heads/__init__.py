@@ -4,7 +4,7 @@ Where to look:
     what every head is                     base, registry
     parts of heads                         alignment, gating, relation
     heads                                  saoa, pooled
-    samples and their rows                 table
+    samples and their rows                 table, loader
     training                               training, training_state, training_log, settings
     files                                  checkpoint, scores, atomic
     evaluation                             evaluation, metrics, protocols
@@ -13,6 +13,7 @@ Where to look:
 from heads.base import Batch, Head, HeadConfig, HeadDims
 from heads.checkpoint import Checkpoint, load_head, read_checkpoint
 from heads.evaluation import score_table, write_evaluation
+from heads.loader import open_batches
 from heads.metrics import PRIORS, Metrics, action_prior, recognition_metrics
 from heads.protocols import PROTOCOLS, Protocol
 from heads.registry import create_head, head_class, list_heads, register_head
@@ -45,6 +46,7 @@ __all__ = [
     "list_heads",
     "load_head",
     "load_scores",
+    "open_batches",
     "read_checkpoint",
     "recognition_metrics",
     "register_head",

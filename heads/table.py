@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from heads.base import Batch
 
 if TYPE_CHECKING:
     from stores.base import FeatureReader
+
+Indices = Sequence[int] | NDArray[np.int64]
 
 _MIB = 2**20
 
@@ -35,7 +37,8 @@ class FeatureTable:
     """Samples with random access to their features.
 
     Rows are held in memory, as stored (16 bits stay 16 bits), where they fit under a cap; otherwise
-    each batch is read from the store. Both give the same batches.
+    each batch is read from the store. Both give the same batches. `heads.loader` makes batches
+    ahead of the loop that needs them.
 
     Args:
         reader: an opened store.
@@ -73,9 +76,13 @@ class FeatureTable:
                 f"(the first: {missing[0]}); extract them first"
             )
         self._reader = reader
-        self._row_of = {key: row for row, key in enumerate(keys)}
+        self._keys = keys
+        row_of = {key: row for row, key in enumerate(keys)}
+        # Rows of all views of all samples, one after the other, and where those of a sample start.
+        self._row_numbers = np.array([row_of[key] for s in samples for key in s.row_keys])
+        self._starts = np.cumsum(self.num_views) - self.num_views
         row_nbytes = sum(reader.specs[name].row_nbytes for name in outputs)
-        self._rows: dict[str, NDArray] | None = None
+        self._rows: dict[str, NDArray[Any]] | None = None
         if row_nbytes * len(keys) <= resident_mib * _MIB:
             self._rows = reader.read(keys, self.outputs)
 
@@ -106,7 +113,7 @@ class FeatureTable:
             selected._rows = {name: self._rows[name] for name in outputs}
         return selected
 
-    def segment_ids(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
+    def segment_ids(self, indices: Indices) -> list[str]:
         """Ids of the samples at `indices`."""
         return [self.samples[index].segment_id for index in indices]
 
@@ -115,11 +122,7 @@ class FeatureTable:
         return generator.integers(self.num_views)
 
     def batch(
-        self,
-        indices: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-        *,
-        device: str | torch.device = "cpu",
+        self, indices: Indices, views: Indices, *, device: str | torch.device = "cpu"
     ) -> Batch:
         """Features of some samples.
 
@@ -131,23 +134,51 @@ class FeatureTable:
         Returns:
             One (B, *shape) float32 tensor per output; `object_mask` is bool.
         """
-        pairs = zip(indices, views, strict=True)
-        keys = [self.samples[index].row_keys[view] for index, view in pairs]
-        if self._rows is None:
-            stored = self._reader.read(keys, self.outputs)
-        else:
-            rows = [self._row_of[key] for key in keys]
-            stored = {name: array[rows] for name, array in self._rows.items()}
+        stored = self.buffers(len(indices))
+        self.read_into(indices, views, stored)
         return {
-            name: _tensor(stored[name])
-            .to(device)
-            .to(torch.bool if name == "object_mask" else torch.float32)
-            for name in self.outputs
+            name: as_tensor(array).to(device).to(batch_dtype(name), copy=True)
+            for name, array in stored.items()
         }
 
-    def labels(
-        self, indices: Sequence[int] | NDArray[np.int64], *, device: str | torch.device = "cpu"
-    ) -> Batch:
+    def buffers(self, batch_size: int, *, pinned: bool = False) -> dict[str, NDArray[Any]]:
+        """Empty arrays for the stored rows of a batch: output → (batch_size, *shape), as stored.
+
+        Args:
+            batch_size: rows.
+            pinned: in page-locked memory, from which a GPU copies while the CPU goes on.
+        """
+        arrays = {}
+        for name in self.outputs:
+            spec = self._reader.specs[name]
+            nbytes = batch_size * spec.row_nbytes
+            memory = torch.empty(nbytes, dtype=torch.uint8, pin_memory=pinned).numpy()
+            arrays[name] = memory.view(spec.numpy_dtype).reshape(batch_size, *spec.shape)
+        return arrays
+
+    def read_into(self, indices: Indices, views: Indices, out: Mapping[str, NDArray[Any]]) -> None:
+        """Fill arrays with the stored rows of some samples; safe in threads.
+
+        Args:
+            indices: (B,) samples.
+            views: (B,) which view of each.
+            out: output → (B, *shape), C-contiguous, in the stored type.
+
+        Raises:
+            IndexError: a view that a sample does not have.
+        """
+        chosen, drawn = np.asarray(indices, dtype=np.int64), np.asarray(views, dtype=np.int64)
+        if not ((drawn >= 0) & (drawn < self.num_views[chosen])).all():
+            raise IndexError(f"got views {drawn.tolist()}, expected 0 to those that samples have")
+        rows = self._row_numbers[self._starts[chosen] + drawn]
+        if self._rows is None:
+            self._reader.read([self._keys[row] for row in rows], self.outputs, out)
+            return
+        for name, array in out.items():
+            # The indices are right, and "raise" would fill a copy of `array` first.
+            np.take(self._rows[name], rows, axis=0, out=array, mode="clip")
+
+    def labels(self, indices: Indices, *, device: str | torch.device = "cpu") -> Batch:
         """`verb` and `noun` (B,) int64 class ids of the samples at `indices`."""
         chosen = np.asarray(indices, dtype=np.int64)
         return {
@@ -179,7 +210,12 @@ class FeatureTable:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _tensor(array: NDArray) -> torch.Tensor:
+def batch_dtype(output: str) -> torch.dtype:
+    """The type that heads get an output in."""
+    return torch.bool if output == "object_mask" else torch.float32
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
     """The array as a tensor of the same values and memory."""
     if array.dtype.name == "bfloat16":  # which torch does not know as a dtype of numpy
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

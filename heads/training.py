@@ -26,6 +26,7 @@ from torch.optim import SGD
 from heads.base import Head
 from heads.checkpoint import save_head
 from heads.evaluation import score_table
+from heads.loader import batches_of, open_batches
 from heads.metrics import action_prior
 from heads.settings import TrainSettings
 from heads.table import FeatureTable
@@ -183,19 +184,22 @@ class _Trainer:
             group["lr"] = self.settings.learning_rate_at(epoch)
         self.head.train()
         total, correct = 0.0, {"verb": 0, "noun": 0}
-        for indices in np.split(order, range(size, len(order), size)):
-            labels = table.labels(indices, device=self.device)
-            logits = self.head(table.batch(indices, views[indices], device=self.device))
-            loss = self.head.loss(logits, labels)
-            value = loss.item()
-            if not np.isfinite(value):
-                raise _not_finite(f"a loss of {value}", epoch, table.segment_ids(indices))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total += value * len(indices)
-            for name in correct:
-                correct[name] += int((logits[name].argmax(1) == labels[name]).sum())
+        groups = batches_of(order, size)
+        requests = [(indices, views[indices]) for indices in groups]
+        with open_batches(table, requests, device=self.device) as batches:
+            for indices, batch in zip(groups, batches, strict=True):
+                labels = table.labels(indices, device=self.device)
+                logits = self.head(batch)
+                loss = self.head.loss(logits, labels)
+                value = loss.item()
+                if not np.isfinite(value):
+                    raise _not_finite(f"a loss of {value}", epoch, table.segment_ids(indices))
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                total += value * len(indices)
+                for name in correct:
+                    correct[name] += int((logits[name].argmax(1) == labels[name]).sum())
         # A step can break the weights after a finite loss; the next batch would show it, but the
         # last one of an epoch has none.
         if not all(bool(parameter.isfinite().all()) for parameter in self.head.parameters()):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from heads.table import Sample
 from stores.base import ArraySpec, FeatureReader
+from stores.checks import allocate, wanted_outputs
 
 CV, CN, C1, N, N_LOCAL = 8, 12, 5, 6, 4
 NUM_VERBS, NUM_NOUNS = 4, 7
@@ -46,7 +47,10 @@ class FakeReader(FeatureReader):
         out: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         self.num_reads += 1
-        return {name: np.stack([self.rows[key][name] for key in keys]) for name in outputs or ()}
+        arrays = allocate(self.specs, len(keys), wanted_outputs(self.specs, outputs, out), out)
+        for name, array in arrays.items():
+            np.stack([self.rows[key][name] for key in keys], out=array)
+        return arrays
 
     def keys(self) -> list[str]:
         return list(self.rows)
