@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import ExperimentConfig
 from pipeline.config_messages import describe_errors
 from pipeline.errors import ConfigError
 from pipeline.yaml_file import YamlError, dump_yaml, line_of, parse_yaml
 
-__all__ = ["dump_config", "load_config", "parse_config"]
+__all__ = ["dump_config", "load_config", "parse_config", "parse_sections", "read_config"]
 
+Model = TypeVar("Model", bound=BaseModel)
 
 # A pattern such as {video_id}.MP4 is text, though YAML would see the start of a mapping.
 PATTERN = re.compile(r"\{\w+\}")
@@ -32,17 +33,32 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
         ConfigError: names the file, the line, the path of the key, what was got and what is
             allowed.
     """
+    return parse_config(read_config(path), overrides, source=str(path))
+
+
+def read_config(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ConfigError: it is not there, or cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such experiment file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return parse_config(text, overrides, source=str(path))
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), *, source: str) -> ExperimentConfig:
     """`load_config` on text that is already in memory."""
+    return parse_sections(text, overrides, source=source, model=ExperimentConfig)
+
+
+def parse_sections(
+    text: str, overrides: Sequence[str] = (), *, source: str, model: type[Model]
+) -> Model:
+    """`parse_config` for any kind of file that ``model`` describes."""
     try:
         settings, tree = parse_yaml(text)
     except YamlError as error:
@@ -60,9 +76,9 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, source: str) -> Ex
         return f"{source}:{line}" if line else source
 
     try:
-        return ExperimentConfig.model_validate(settings)
+        return model.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(describe_errors(error, place)) from error
+        raise ConfigError(describe_errors(error, place, model)) from error
 
 
 def dump_config(config: ExperimentConfig) -> str:

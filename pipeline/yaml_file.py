@@ -83,9 +83,16 @@ def dump_yaml(value: Any) -> str:
 
 
 def line_of(tree: Node | None, keys: Sequence[int | str]) -> int | None:
-    """The 1-based line of the deepest of nested keys that stands in the text, or None."""
+    """The 1-based line of the deepest of nested keys that stands in the text, or None.
+
+    Whole numbers are positions in lists, counted from 0.
+    """
     node, line = tree, None
     for key in keys:
+        if isinstance(node, SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+            continue
         if not isinstance(node, MappingNode):
             break
         # From the end: keys that were merged in by << stand before those that override them.
