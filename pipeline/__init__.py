@@ -16,6 +16,9 @@ Where to look:
     training heads                         head_rows, head_runs, runs
     commands                               commands, head_cli, head_commands, store_cli,
                                            store_commands, store_*, cli_support
+    training heads                         heads_on_store, runs
+    training many heads                    sweep_*
+    commands                               commands, store_cli, store_commands, store_*, cli_support
     the demonstration                      demo, toy_*
     errors                                 errors
 """

@@ -28,7 +28,7 @@ from pipeline.stage_flow import flow_source
 from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
 from pipeline.videos import Video, locate_flow, locate_video
 
-__all__ = ["Experiment", "MissingVideo", "resolve", "stage_keys"]
+__all__ = ["Experiment", "MissingVideo", "check_head", "resolve", "stage_keys"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
         AnnotationError: labels or boxes are not valid.
         ConfigError: weights or boxes are absent, or a network does not take its options.
     """
-    _check_head(config)
+    check_head(config)
     memo = IdentityMemo(config.store.path / MEMO_NAME, rehash=rehash)
     dataset, where = load_dataset(config.data), videos_config(config.data)
     boxes = _boxes(config.stages.objects)
@@ -121,8 +121,12 @@ def _check_boxes(boxes: BoxTable | None, dataset: Dataset) -> None:
         )
 
 
-def _check_head(config: ExperimentConfig) -> None:
-    """A head that does not exist is found out before days of extraction, not after."""
+def check_head(config: ExperimentConfig) -> None:
+    """A head that does not exist is found out before days of extraction, not after.
+
+    Raises:
+        ConfigError: saying which heads there are.
+    """
     if config.head.name not in list_heads():
         raise ConfigError(
             f"head.name: got {config.head.name!r}, expected one of {', '.join(list_heads())}"

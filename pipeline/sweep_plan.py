@@ -1,0 +1,188 @@
+"""What a sweep will train, found out and checked before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from heads.registry import list_heads
+from pipeline.config import ExperimentConfig
+from pipeline.config_file import dump_config, load_config, read_config
+from pipeline.errors import ConfigError
+from pipeline.experiment import check_head
+from pipeline.sweep_file import SWEEP_NAME, Measure, is_sweep_file, parse_sweep
+from pipeline.sweep_grid import grid_rows, parse_seeds
+
+__all__ = ["MEASURES", "PlannedRow", "Sweep", "SweepRun", "plan_grid", "plan_sweep"]
+
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+DEFAULT_SEEDS = (0, 1, 2)
+MAX_FOLDER_NAME = 80
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One training: a row's settings with one seed, and its run folder."""
+
+    label: str
+    seed: int
+    config: ExperimentConfig
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One row of the table. It has runs, one per seed, or fuses rows that have."""
+
+    label: str
+    runs: tuple[SweepRun, ...]
+    fuse: tuple[str, ...]
+    paper: Mapping[Measure, float]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All of it. ``folder`` holds the run folders and the tables."""
+
+    name: str
+    title: str
+    folder: Path
+    seeds: tuple[int, ...]
+    measures: tuple[Measure, ...]
+    rows: tuple[PlannedRow, ...]
+
+    @property
+    def runs(self) -> list[SweepRun]:
+        """Every training, row by row."""
+        return [run for row in self.rows for run in row.runs]
+
+
+def plan_sweep(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    grids: Sequence[str] = (),
+    seeds: str | None = None,
+    name: str | None = None,
+) -> Sweep:
+    """A sweep over a grid of an experiment file's settings, or over the rows of a sweep file.
+
+    Args:
+        path: of either file.
+        overrides: `--set`, for all rows.
+        grids: `--grid`, for an experiment file.
+        seeds: `--seeds`; by default the sweep file's, or 0, 1, 2.
+        name: of the sweep; by default the sweep file's, or the experiment's with ``-sweep``.
+
+    Raises:
+        ConfigError: files, values or heads that are not valid, or rows that are the same.
+    """
+    text = read_config(path)
+    chosen = None if seeds is None else parse_seeds(seeds)
+    if not is_sweep_file(text):
+        return plan_grid(path, overrides, grids, chosen or DEFAULT_SEEDS, name=name)
+    if grids:
+        raise ConfigError(
+            f"--grid {grids[0]}: {path} is a sweep file, whose rows say what to train"
+        )
+    file = parse_sweep(text, source=str(path))
+    base = load_config(file.base, (*file.set, *overrides))
+    rows = []
+    for row in file.rows:
+        settings = () if row.fuse else (*file.set, *row.set, *overrides)
+        rows.append((row.label, row.config or file.base, settings, row.fuse, row.paper))
+    return _sweep(
+        name or file.name,
+        file.title,
+        base.runs,
+        chosen or file.seeds,
+        file.measures,
+        [_Row(*row) for row in rows],
+    )
+
+
+def plan_grid(
+    path: Path,
+    overrides: Sequence[str],
+    grids: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    name: str | None = None,
+) -> Sweep:
+    """A sweep over every combination of some settings' values; see `plan_sweep`."""
+    base = load_config(path, overrides)
+    if not grids:
+        raise ConfigError(
+            f"{path}: got an experiment file and no --grid, expected what to vary, such as "
+            f"--grid head.name={','.join(list_heads()[:2])}"
+        )
+    rows = [_Row(row.label, path, (*overrides, *row.overrides)) for row in grid_rows(grids)]
+    return _sweep(name or f"{base.name}-sweep", "", base.runs, tuple(seeds), MEASURES, rows)
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    config: Path
+    overrides: tuple[str, ...]
+    fuse: tuple[str, ...] = ()
+    paper: Mapping[Measure, float] | None = None
+
+
+def _sweep(
+    name: str,
+    title: str,
+    runs: Path,
+    seeds: tuple[int, ...],
+    measures: tuple[Measure, ...],
+    rows: Sequence[_Row],
+) -> Sweep:
+    if not re.fullmatch(SWEEP_NAME, name):
+        raise ConfigError(f"--name: got {name!r}, expected letters, digits, '.', '_' and '-'")
+    folder = runs / name
+    same_settings: dict[str, str] = {}
+    same_folder: dict[str, str] = {}
+    planned = []
+    for row in rows:
+        place = _folder_name(row.label)
+        other = same_folder.setdefault(place.casefold(), row.label)
+        if other != row.label:
+            raise ConfigError(f"rows {other!r} and {row.label!r} would share the folder {place}")
+        made: tuple[SweepRun, ...] = ()
+        if not row.fuse:
+            config = _config(row)
+            other = same_settings.setdefault(dump_config(config), row.label)
+            if other != row.label:
+                raise ConfigError(f"rows {other!r} and {row.label!r} have the same settings")
+            made = tuple(
+                SweepRun(row.label, seed, _with_seed(config, seed), folder / f"{place}-seed{seed}")
+                for seed in seeds
+            )
+        planned.append(PlannedRow(row.label, made, row.fuse, row.paper or {}))
+    return Sweep(name, title or name, folder, seeds, measures, tuple(planned))
+
+
+def _config(row: _Row) -> ExperimentConfig:
+    """A row's experiment with seed 0, once its head is known to exist."""
+    try:
+        config = load_config(row.config, row.overrides)
+        check_head(config)
+    except ConfigError as error:
+        raise ConfigError(f"row {row.label!r}: {error}") from error
+    return _with_seed(config, 0)
+
+
+def _with_seed(config: ExperimentConfig, seed: int) -> ExperimentConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+
+
+def _folder_name(label: str) -> str:
+    """A label as the name of a folder; long ones are cut and told apart by a digest."""
+    plain = re.sub(r"[^A-Za-z0-9._=+-]+", "-", label).strip("-.") or "row"
+    if len(plain) <= MAX_FOLDER_NAME:
+        return plain
+    return f"{plain[: MAX_FOLDER_NAME - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
