@@ -83,8 +83,8 @@ def _read_ahead(
     while filling:
         slot, filled = filling.popleft()
         batch = widener.widen(slot, filled.result())
-        if (request := next(waiting, None)) is not None:
-            filling.append((slot, pool.submit(slot.fill, request)))
+        if (following := next(waiting, None)) is not None:
+            filling.append((slot, pool.submit(slot.fill, following)))
         yield batch
 
 

@@ -14,11 +14,9 @@ Where to look:
     what it says                           run_report, timings, console
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, head_runs, runs
+    training many heads                    sweep_*
     commands                               commands, head_cli, head_commands, store_cli,
                                            store_commands, store_*, cli_support
-    training heads                         heads_on_store, runs
-    training many heads                    sweep_*
-    commands                               commands, store_cli, store_commands, store_*, cli_support
     the demonstration                      demo, toy_*
     errors                                 errors
 """

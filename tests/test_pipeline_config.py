@@ -154,7 +154,7 @@ def test_epochs_are_counted_from_one(section: Any, epochs: object) -> None:
 @pytest.mark.parametrize(
     ("section", "settings"),
     [
-        (EvaluateConfig, {"split": "dev"}),
+        (EvaluateConfig, {"split": "a split"}),
         (EvaluateConfig, {"action_prior": "mu"}),
         (ObjectsConfig, {**DETECTOR, "times": "random"}),
         (ObjectsConfig, {**DETECTOR, "top_k": 0}),
