@@ -2,8 +2,8 @@
 
 Where to look:
     what every head is                     base, registry
-    parts of heads                         alignment, gating, relation
-    heads                                  saoa, pooled
+    parts of heads                         alignment, gating, relation, pooling, branch
+    heads                                  saoa, sap, ablations, detections, lfb, pooled
     samples and their rows                 table, loader
     training                               training, training_state, training_log, settings
     files                                  checkpoint, scores, atomic
@@ -16,7 +16,7 @@ from heads.evaluation import score_table, write_evaluation
 from heads.loader import open_batches
 from heads.metrics import PRIORS, Metrics, action_prior, recognition_metrics
 from heads.protocols import PROTOCOLS, Protocol
-from heads.registry import create_head, head_class, list_heads, register_head
+from heads.registry import create_head, head_class, head_options, list_heads, register_head
 from heads.scores import UNLABELLED, Scores, load_scores, save_scores
 from heads.settings import TrainSettings
 from heads.table import FeatureTable, Sample
@@ -43,6 +43,7 @@ __all__ = [
     "action_prior",
     "create_head",
     "head_class",
+    "head_options",
     "list_heads",
     "load_head",
     "load_scores",

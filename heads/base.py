@@ -50,12 +50,17 @@ class HeadDims:
         """The local objects among all of them."""
         return slice(self.local_start, self.local_start + self.num_local_objects)
 
+    def channels(self, stream: str) -> int:
+        """Channels of the `verb` or the `noun` stream."""
+        return {"verb": self.verb_channels, "noun": self.noun_channels}[stream]
+
     @classmethod
     def from_specs(cls, specs: Mapping[str, ArraySpec], inputs: tuple[str, ...]) -> HeadDims:
         """Read the sizes off a store's array specs.
 
         Args:
             specs: per-row specs: `verb_gap` (Cv,), `noun_gap` (Cn,), `verb_roi` (N_local, Cv),
+                `noun_roi` (N_local, Cn), `verb_map` (T, H, W, Cv), `noun_map` (T, H, W, Cn),
                 `object_features` (N, C1), `object_mask` (N,).
             inputs: the names the head reads; other specs are ignored.
 
@@ -65,22 +70,33 @@ class HeadDims:
         if missing := [name for name in inputs if name not in specs]:
             raise ValueError(f"got a store with {sorted(specs)}, expected it to hold {missing} too")
         shapes = {name: tuple(specs[name].shape) for name in inputs}
-        num_objects, object_channels = shapes.get("object_features", (0, 0))
+        masks = shapes.get("object_mask", (0,))
+        num_objects, object_channels = shapes.get("object_features", (*masks, 0))
+        rois = [shapes[name] for name in ("verb_roi", "noun_roi") if name in shapes]
         dims = cls(
-            verb_channels=shapes["verb_gap"][0],
-            noun_channels=shapes["noun_gap"][0],
+            verb_channels=_channels(shapes, "verb"),
+            noun_channels=_channels(shapes, "noun"),
             object_channels=object_channels,
             num_objects=num_objects,
-            num_local_objects=shapes.get("verb_roi", (0, 0))[0],
+            num_local_objects=rois[0][0] if rois else 0,
         )
         expected = {
+            "verb_gap": (dims.verb_channels,),
+            "noun_gap": (dims.noun_channels,),
             "verb_roi": (dims.num_local_objects, dims.verb_channels),
+            "noun_roi": (dims.num_local_objects, dims.noun_channels),
             "object_mask": (dims.num_objects,),
         }
         for name, shape in expected.items():
             if name in shapes and shapes[name] != shape:
                 raise ValueError(f"got '{name}' of shape {shapes[name]}, expected {shape}")
         return dims
+
+
+def _channels(shapes: Mapping[str, tuple[int, ...]], stream: str) -> int:
+    """The last number of any of a stream's outputs, 0 if the head reads none."""
+    names = (f"{stream}_{output}" for output in ("gap", "roi", "map"))
+    return next((shapes[name][-1] for name in names if name in shapes), 0)
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,9 @@ class Head(nn.Module):
     inputs: ClassVar[tuple[str, ...]]
     """Stored outputs that `forward` reads."""
 
+    attends: ClassVar[bool] = False
+    """Whether it weighs objects, and `attention` has something to say."""
+
     config: HeadConfig
 
     def forward(self, batch: Batch) -> Batch:
@@ -119,6 +138,33 @@ class Head(nn.Module):
             `verb` (B, num_verbs) and `noun` (B, num_nouns) logits.
         """
         raise NotImplementedError
+
+    def attention(self, batch: Batch) -> Batch:
+        """Weights of the objects, for heads with `attends`.
+
+        Args:
+            batch: as for `forward`.
+
+        Returns:
+            For each branch that attends, `verb` or `noun`, weights (B, n) of the n objects that
+            `object_slices` names; 0 for padded ones, adding up to 1 where a clip has a real one.
+
+        Raises:
+            ValueError: this head does not attend.
+        """
+        raise ValueError(f"got head '{self.name}', expected one that attends to objects")
+
+    @classmethod
+    def object_slices(cls, dims: HeadDims) -> dict[str, slice]:
+        """Which of the N objects each branch's attention weights belong to.
+
+        A branch that reads RoIs of its stream sees the local objects, others see all of them.
+        """
+        everywhere = slice(0, dims.num_objects)
+        return {
+            stream: dims.local_slice if f"{stream}_roi" in cls.inputs else everywhere
+            for stream in ("verb", "noun")
+        }
 
     def loss(self, logits: Batch, labels: Batch) -> Tensor:
         """CE(verb) + CE(noun), each averaged over the batch (eq 3.12, 3.13).

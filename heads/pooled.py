@@ -1,31 +1,40 @@
-"""The baseline: a linear classifier on each stream's own global average pooling (table 3.1,
-"Baseline"). No objects, no exchange between the streams.
+"""Linear classifiers on global average pooling, without any object: the baseline (tables 3.1 and
+3.3, "Baseline") and the fusion of both streams (table 3.3, "Verb+Noun Fusion").
+
+Table 3.3 fuses for verbs alone. The fusion here classifies both verbs and nouns from both streams,
+each in the order own, other.
 """
 
 from __future__ import annotations
 
-from torch import nn
-
-from heads.base import Batch, Head, HeadDims
+from heads.branch import LinearBranch, RescalingHead, Stream, TwoBranchHead
 
 
-class PooledHead(Head):
-    """Verb from GAP of the verb map, noun from GAP of the noun map.
-
-    Args:
-        dims: sizes of the inputs.
-        num_verbs: verb classes.
-        num_nouns: noun classes.
-    """
+class PooledHead(TwoBranchHead):
+    """Verb from GAP of the verb map, noun from GAP of the noun map."""
 
     name = "pooled"
     inputs = ("verb_gap", "noun_gap")
 
-    def __init__(self, dims: HeadDims, *, num_verbs: int, num_nouns: int) -> None:
-        super().__init__()
-        self.verb = nn.Linear(dims.verb_channels, num_verbs)
-        self.noun = nn.Linear(dims.noun_channels, num_nouns)
+    def verb_branch(self, own: Stream, other: Stream) -> LinearBranch:
+        """The own stream's GAP."""
+        return own.linear(own.gap())
 
-    def forward(self, batch: Batch) -> Batch:
-        """Logits of both classifiers."""
-        return {"verb": self.verb(batch["verb_gap"]), "noun": self.noun(batch["noun_gap"])}
+    def noun_branch(self, own: Stream, other: Stream) -> LinearBranch:
+        """The own stream's GAP."""
+        return own.linear(own.gap())
+
+
+class FusionHead(RescalingHead):
+    """Verb and noun from `[GAP of the own map; GAP of the other map]`."""
+
+    name = "fusion"
+    inputs = ("verb_gap", "noun_gap")
+
+    def verb_branch(self, own: Stream, other: Stream) -> LinearBranch:
+        """`[verb GAP; noun GAP]`."""
+        return own.linear(own.gap(), beside=other.gap())
+
+    def noun_branch(self, own: Stream, other: Stream) -> LinearBranch:
+        """`[noun GAP; verb GAP]`."""
+        return own.linear(own.gap(), beside=other.gap())

@@ -15,8 +15,20 @@ if TYPE_CHECKING:
     from stores.base import ArraySpec
 
 _HEADS = {
+    "detections_attended": "heads.detections:AttendedDetectionsHead",
+    "detections_max": "heads.detections:MaxDetectionsHead",
+    "detections_mean": "heads.detections:MeanDetectionsHead",
+    "fusion": "heads.pooled:FusionHead",
+    "lfb_max": "heads.lfb:LfbMaxHead",
+    "noun_detections": "heads.detections:NounDetectionsHead",
     "pooled": "heads.pooled:PooledHead",
     "saoa": "heads.saoa:SaoaHead",
+    "saoa_local_noun": "heads.ablations:LocalNounHead",
+    "saoa_no_arm": "heads.ablations:NoArmHead",
+    "saoa_no_cross_stream": "heads.ablations:NoCrossStreamHead",
+    "saoa_no_csg": "heads.ablations:NoCsgHead",
+    "saoa_no_gating": "heads.ablations:NoGatingHead",
+    "sap": "heads.sap:SapHead",
 }
 
 
@@ -49,6 +61,34 @@ def head_class(name: str) -> type[Head]:
     return found
 
 
+def head_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options without building anything.
+
+    Args:
+        name: one of `list_heads()`.
+        options: some of the head's options.
+
+    Returns:
+        All options of the head, defaults filled in: a checkpoint outlives a changed default.
+
+    Raises:
+        ValueError: unknown name or option, or a value of another type than the default's.
+    """
+    cls = head_class(name)
+    parameters = inspect.signature(cls).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    for option, value in options.items():
+        if option not in defaults:
+            allowed = sorted(defaults) if defaults else "none"
+            raise ValueError(f"got option '{option}' for head '{name}', expected: {allowed}")
+        if type(value) is not type(defaults[option]):
+            raise ValueError(
+                f"got {option}={value!r} for head '{name}', expected "
+                f"{type(defaults[option]).__name__} like the default {defaults[option]!r}"
+            )
+    return {**defaults, **options}
+
+
 def create_head(
     name: str,
     *,
@@ -74,7 +114,7 @@ def create_head(
     """
     cls = head_class(name)
     dims = HeadDims.from_specs(specs, cls.inputs)
-    config = HeadConfig(name, dims, num_verbs, num_nouns, _complete_options(cls, options))
+    config = HeadConfig(name, dims, num_verbs, num_nouns, head_options(name, options))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_head(config)
@@ -83,27 +123,7 @@ def create_head(
 def build_head(config: HeadConfig) -> Head:
     """Build the head a config describes; initial weights come from the global random state."""
     cls = head_class(config.name)
-    options = _complete_options(cls, config.options)
+    options = head_options(config.name, config.options)
     head = cls(config.dims, num_verbs=config.num_verbs, num_nouns=config.num_nouns, **options)
     head.config = config
     return head
-
-
-def _complete_options(cls: type[Head], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the head's defaults filled in, so that a checkpoint outlives a changed default.
-
-    Raises:
-        ValueError: unknown option, or a value of another type than the default's.
-    """
-    parameters = inspect.signature(cls).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    for name, value in options.items():
-        if name not in defaults:
-            allowed = sorted(defaults) if defaults else "none"
-            raise ValueError(f"got option '{name}' for head '{cls.name}', expected: {allowed}")
-        if type(value) is not type(defaults[name]):
-            raise ValueError(
-                f"got {name}={value!r} for head '{cls.name}', expected "
-                f"{type(defaults[name]).__name__} like the default {defaults[name]!r}"
-            )
-    return {**defaults, **options}

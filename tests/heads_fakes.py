@@ -24,6 +24,7 @@ SPECS = {
     "object_features": ArraySpec(("object", "object_channel"), (N, C1), "float16"),
     "object_mask": ArraySpec(("object",), (N,), "uint8"),
     "object_boxes_xyxy_px": ArraySpec(("object", "corner"), (N, 4), "float32"),
+    "noun_roi": ArraySpec(("local_object", "noun_channel"), (N_LOCAL, CN), "float16"),
 }
 
 

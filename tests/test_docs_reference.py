@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -17,7 +16,7 @@ from pydantic import BaseModel
 from extractors.base import object_outputs
 from extractors.flow_registry import FLOW_ESTIMATORS
 from extractors.registry import CLIP_EXTRACTORS, FRAME_EXTRACTORS, create_clip_extractor
-from heads.registry import head_class, list_heads
+from heads.registry import head_class, head_options, list_heads
 from pipeline.boxes import BOX_COLUMNS
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import load_config
@@ -82,15 +81,27 @@ def test_every_option_of_a_network_is_documented_with_its_default() -> None:
         for name in registry.names():
             options = fields(registry.resolve(name).Options)
             expected[name] = {option.name: option.default for option in options}
-    for name in list_heads():
-        parameters = inspect.signature(head_class(name)).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        expected[name] = defaults
     for name, options_of in expected.items():
         family, _, member = name.partition(":")  # members share a section that names them
         text = section("docs/config.md", family)
         assert documented(text) == options_of
         assert not member or f"`{name}`" in text
+
+
+def words_in_code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_head_is_documented_with_its_inputs_and_options() -> None:
+    rows = table_rows(section("docs/heads.md", "All heads"))
+    found = {words_in_code(name)[0]: (inputs, options) for name, *_, inputs, options in rows}
+    assert sorted(found) == list_heads()
+    used: dict[str, Any] = {}
+    for name, (inputs, options) in found.items():
+        assert sorted(words_in_code(inputs)) == sorted(head_class(name).inputs), name
+        assert sorted(words_in_code(options)) == sorted(head_options(name, {})), name
+        used |= head_options(name, {})
+    assert documented(section("docs/heads.md", "Options")) == used
 
 
 def documented_outputs(heading: str) -> dict[str, tuple[tuple[str, ...], str]]:

@@ -36,7 +36,7 @@ def test_loaded_head_answers_as_the_saved_one(name: str, tmp_path: Path) -> None
 def test_options_survive(tmp_path: Path) -> None:
     head = create("saoa", l2_rescale=True)
     loaded = load_head(save(tmp_path / "head.safetensors", head))
-    assert loaded.config.options == {"l2_rescale": True}
+    assert loaded.config.options == {"l2_rescale": True, "scale_scores": False}
     batch = random_batch(3, dtype=torch.float32)
     assert torch.equal(loaded(batch)["verb"], head(batch)["verb"])
     assert not torch.equal(create("saoa")(batch)["verb"], head(batch)["verb"])
