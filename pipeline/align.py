@@ -8,7 +8,7 @@ to K.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,33 @@ from pipeline.rows import CLAMPED, DerivedRow
 from pipeline.stages import AlignedStage, ClipStage
 from stores.base import ArraySpec, FeatureReader, FeatureStore, Row
 
-__all__ = ["OBJECT_OUTPUTS", "align_row", "aligned_outputs", "readable_rows", "widened"]
+__all__ = ["Stored", "align_row", "aligned_outputs", "read_by", "readable_rows"]
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-OBJECT_OUTPUTS = ("features", "boxes_xyxy_px", "scores", "count", "frame_size_px")
+# Arrays by stage and output: maps (T, H, W, C), objects (M, K, ...) with frames in order of time.
+Stored = Mapping[str, Mapping[str, npt.NDArray[Any]]]
+
+_BOXES = ("boxes_xyxy_px", "frame_size_px")
+# Output → what it is made from.
+_READS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "verb_gap": {"verb": ("map",)},
+    "noun_gap": {"noun": ("map",)},
+    "verb_roi": {"verb": ("map",), "objects": _BOXES},
+    "noun_roi": {"noun": ("map",), "objects": _BOXES},
+    "object_features": {"objects": ("features",)},
+    "object_mask": {"objects": ("count", "scores")},
+    "object_boxes_xyxy_px": {"objects": ("boxes_xyxy_px",)},
+    "object_scores": {"objects": ("scores",)},
+    "frame_size_px": {"objects": ("frame_size_px",)},
+}
+
+
+def read_by(outputs: Iterable[str]) -> dict[str, list[str]]:
+    """What aligned outputs are made from: stage → its outputs; stages that are not needed lack."""
+    needed: dict[str, dict[str, None]] = {}
+    for output in outputs:
+        for stage, names in _READS[output].items():
+            needed.setdefault(stage, {}).update(dict.fromkeys(names))
+    return {stage: list(names) for stage, names in needed.items()}
 
 
 def readable_rows(
@@ -53,12 +76,12 @@ def align_row(
     Raises:
         OverflowError: a value that the dtype of its output cannot hold; names output and clip.
     """
-    maps = {
-        name: widened(readers[name].read(row.upstream[name], ["map"])["map"])[0]
-        for name in ("verb", "noun")
+    stored = {
+        name: readers[name].read(row.upstream[name], outputs)
+        for name, outputs in read_by(specs).items()
     }
-    stored = readers["objects"].read(row.upstream["objects"], OBJECT_OUTPUTS)
-    objects = {name: widened(values) for name, values in stored.items()}
+    for name in stored.keys() - {"objects"}:
+        stored[name] = {"map": stored[name]["map"][0]}
     clamped = CLAMPED in row.info.flags or any(
         CLAMPED in info.flags
         for name, keys in row.upstream.items()
@@ -66,7 +89,7 @@ def align_row(
     )
     return Row(
         key=row.key,
-        arrays=aligned_outputs(stage, row, maps, objects, specs),
+        arrays=aligned_outputs(stage, row, stored, specs),
         info=replace(row.info, flags=CLAMPED if clamped else ""),
     )
 
@@ -74,65 +97,62 @@ def align_row(
 def aligned_outputs(
     stage: AlignedStage,
     row: DerivedRow,
-    maps: Arrays,
-    objects: Arrays,
+    stored: Stored,
     specs: Mapping[str, ArraySpec],
 ) -> dict[str, npt.NDArray[Any]]:
     """The outputs that ``specs`` names, of one row; nothing else is computed.
 
     Args:
-        maps: of ``verb`` and ``noun``, (T, H, W, C) each, as far as an output is made from them.
-        objects: outputs of the stage ``objects``, (M, K, ...) each, frames in order of time.
+        stored: what `read_by` asks for, of this row.
         specs: of the outputs wanted.
 
     Raises:
         OverflowError: a value that the dtype of its output cannot hold; names output and clip.
     """
-    values = {name: _output(name, stage, row, maps, objects) for name in specs}
+    stored = {
+        name: {output: _widened(values) for output, values in arrays.items()}
+        for name, arrays in stored.items()
+    }
     return {
-        name: _cast(values[name], spec, f"{name} of clip {row.info.clip_id}")
+        name: _cast(_output(name, stage, row, stored), spec, f"{name} of clip {row.info.clip_id}")
         for name, spec in specs.items()
     }
 
 
-def _output(
-    name: str, stage: AlignedStage, row: DerivedRow, maps: Arrays, objects: Arrays
-) -> npt.NDArray[Any]:
+def _output(name: str, stage: AlignedStage, row: DerivedRow, stored: Stored) -> npt.NDArray[Any]:
     match name:
         case "verb_gap" | "noun_gap":
-            mean: npt.NDArray[np.float32] = maps[name[:4]].mean(axis=(0, 1, 2), dtype=np.float32)
+            clip_map = stored[name.removesuffix("_gap")]["map"]
+            mean: npt.NDArray[np.float32] = clip_map.mean(axis=(0, 1, 2), dtype=np.float32)
             return mean
         case "verb_roi":
-            return _roi(stage, stage.verb, row, maps["verb"], objects)
+            return _roi(stage, stage.verb, row, stored)
         case "noun_roi":
-            return _roi(stage, stage.noun, row, maps["noun"], objects)
+            return _roi(stage, stage.noun, row, stored)
         case "object_mask":
-            K = objects["features"].shape[1]
-            return (np.arange(K) < objects["count"][:, None]).reshape(-1)
+            K = stored["objects"]["scores"].shape[1]
+            return (np.arange(K) < stored["objects"]["count"][:, None]).reshape(-1)
         case "frame_size_px":
-            size: npt.NDArray[np.int32] = objects[name][0]
-            return size
+            size_px: npt.NDArray[np.int32] = stored["objects"][name][0]
+            return size_px
         case _:
-            of_frames = objects[name.removeprefix("object_")]  # (M, K, ...)
+            of_frames = stored["objects"][name.removeprefix("object_")]  # (M, K, ...)
             return of_frames.reshape(-1, *of_frames.shape[2:])
 
 
 def _roi(
-    stage: AlignedStage,
-    seen_by: ClipStage,
-    row: DerivedRow,
-    clip_map: npt.NDArray[Any],
-    objects: Arrays,
+    stage: AlignedStage, seen_by: ClipStage, row: DerivedRow, stored: Stored
 ) -> npt.NDArray[np.float32]:
-    """(N_local, C) of a map (T, H, W, C) of the stage ``seen_by``."""
-    M, K = objects["boxes_xyxy_px"].shape[:2]
+    """(N_local, C) of the map of the stage ``seen_by``."""
+    boxes = stored["objects"]["boxes_xyxy_px"]
+    M, K = boxes.shape[:2]
     skip = (stage.num_frames - stage.num_local_frames) // 2 * K
     local = slice(skip, skip + stage.num_local_frames * K)
-    width_px, height_px = map(int, objects["frame_size_px"][0])
+    width_px, height_px = map(int, stored["objects"]["frame_size_px"][0])
     seen = seen_by.geometry.region_xyxy_px(height_px, width_px)
     roi: npt.NDArray[np.float32] = align_objects(
-        torch.from_numpy(clip_map),
-        torch.from_numpy(_within(objects["boxes_xyxy_px"].reshape(M * K, 4)[local], seen)),
+        torch.from_numpy(stored[seen_by.name]["map"]),
+        torch.from_numpy(_within(boxes.reshape(M * K, 4)[local], seen)),
         (seen[2] - seen[0], seen[3] - seen[1]),
         time=stage.config.map_time,
         output_size=stage.config.output_size,
@@ -153,7 +173,7 @@ def _within(
     return within
 
 
-def widened(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _widened(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A stored array in a dtype that torch takes from numpy: bfloat16 becomes float32."""
     return stored.astype(np.float32) if stored.dtype.name == "bfloat16" else stored
 
