@@ -13,6 +13,7 @@ __all__ = [
     "CsvData",
     "DataConfig",
     "Epic55Data",
+    "Epic100Data",
     "FlowVideosConfig",
     "OnlyConfig",
     "PlaceConfig",
@@ -127,6 +128,16 @@ class Epic55Data(_EpicData):
     ] = ("train", "val")
 
 
+class Epic100Data(_EpicData):
+    """EPIC-KITCHENS-100: ``annotations`` is the folder with the official label files."""
+
+    kind: Literal["epic100"]
+    splits: Annotated[tuple[Literal["train", "val", "test"], ...], Field(min_length=1)] = (
+        "train",
+        "val",
+    )
+
+
 class CsvData(_LabelledData):
     """Any data set as one CSV file; classes are counts or lists of names."""
 
@@ -145,4 +156,6 @@ class ToyKitchenData(Section):
     val_segments: Count = 150
 
 
-DataConfig = Annotated[Epic55Data | CsvData | ToyKitchenData, Field(discriminator="kind")]
+DataConfig = Annotated[
+    Epic55Data | Epic100Data | CsvData | ToyKitchenData, Field(discriminator="kind")
+]

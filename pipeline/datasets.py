@@ -13,6 +13,7 @@ from pipeline.config_data import (
     CsvData,
     DataConfig,
     Epic55Data,
+    Epic100Data,
     FlowVideosConfig,
     OnlyConfig,
     ToyKitchenData,
@@ -20,6 +21,7 @@ from pipeline.config_data import (
 )
 from pipeline.dataset_csv import load_csv
 from pipeline.dataset_epic55 import load_epic55
+from pipeline.dataset_epic100 import load_epic100
 from pipeline.errors import AnnotationError
 from pipeline.segments import Dataset
 
@@ -38,6 +40,9 @@ def load_dataset(data: DataConfig) -> Dataset:
             return _only(load_csv(data), data.only)
         case Epic55Data():
             found = load_epic55(data.annotations, splits=data.splits, train_on=data.train_on)
+            return _only(found, data.only)
+        case Epic100Data():
+            found = load_epic100(data.annotations, splits=data.splits, train_on=data.train_on)
             return _only(found, data.only)
         case ToyKitchenData():
             return _load_toy_kitchen(data)
