@@ -10,8 +10,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.config_base import Count, Natural, Positive, Section
 
 __all__ = [
+    "PATTERN_FIELDS",
     "CsvData",
     "DataConfig",
+    "EgteaData",
     "Epic55Data",
     "Epic100Data",
     "FlowVideosConfig",
@@ -30,6 +32,10 @@ def _as_text(value: Any) -> Any:
 Id = Annotated[str, BeforeValidator(_as_text)]
 
 
+# Of a segment; a pattern may name them.
+PATTERN_FIELDS = ("video_id", "participant_id", "session_id")
+
+
 class PlaceConfig(Section):
     """``root / pattern``, the pattern with fields of the segment."""
 
@@ -40,10 +46,11 @@ class PlaceConfig(Section):
     @classmethod
     def _known_fields(cls, pattern: str) -> str:
         try:
-            pattern.format(video_id="v", participant_id="p")
+            pattern.format(**dict.fromkeys(PATTERN_FIELDS, "x"))
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
-                "expected a pattern with the fields {video_id} and {participant_id} only"
+                "expected a pattern with the fields {video_id}, {participant_id} and {session_id} "
+                "only"
             ) from error
         if Path(pattern).is_absolute():
             raise ValueError("expected a pattern relative to root")
@@ -138,6 +145,18 @@ class Epic100Data(_EpicData):
     )
 
 
+class EgteaData(_LabelledData):
+    """EGTEA Gaze+: ``annotations`` is the folder with the official action annotations.
+
+    ``split``: which of the three; its test part is ``val``. ``clips``: whether the videos are whole
+    sessions, or the official trimmed clips.
+    """
+
+    kind: Literal["egtea"]
+    split: Literal[1, 2, 3] = 1
+    clips: Literal["full", "trimmed"] = "full"
+
+
 class CsvData(_LabelledData):
     """Any data set as one CSV file; classes are counts or lists of names."""
 
@@ -157,5 +176,5 @@ class ToyKitchenData(Section):
 
 
 DataConfig = Annotated[
-    Epic55Data | Epic100Data | CsvData | ToyKitchenData, Field(discriminator="kind")
+    Epic55Data | Epic100Data | EgteaData | CsvData | ToyKitchenData, Field(discriminator="kind")
 ]

@@ -12,6 +12,7 @@ from heads.protocols import Protocol
 from pipeline.config_data import (
     CsvData,
     DataConfig,
+    EgteaData,
     Epic55Data,
     Epic100Data,
     FlowVideosConfig,
@@ -20,6 +21,7 @@ from pipeline.config_data import (
     VideosConfig,
 )
 from pipeline.dataset_csv import load_csv
+from pipeline.dataset_egtea import load_egtea
 from pipeline.dataset_epic55 import load_epic55
 from pipeline.dataset_epic100 import load_epic100
 from pipeline.errors import AnnotationError
@@ -43,6 +45,9 @@ def load_dataset(data: DataConfig) -> Dataset:
             return _only(found, data.only)
         case Epic100Data():
             found = load_epic100(data.annotations, splits=data.splits, train_on=data.train_on)
+            return _only(found, data.only)
+        case EgteaData():
+            found = load_egtea(data.annotations, split=data.split, clips=data.clips)
             return _only(found, data.only)
         case ToyKitchenData():
             return _load_toy_kitchen(data)

@@ -25,6 +25,7 @@ class Segment:
 
     ``start_seconds`` and ``stop_seconds`` count from the first frame of the video. ``split`` is
     ``train``, ``val`` or a test split. Classes are `UNLABELLED` where labels are withheld.
+    ``session_id``: the recording that a video was cut from, where the data set names it.
     """
 
     segment_id: str
@@ -36,6 +37,7 @@ class Segment:
     noun_class: int
     split: str
     narration: str = ""
+    session_id: str = ""
 
     @property
     def labelled(self) -> bool:

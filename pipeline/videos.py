@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from extractors.video import FileStamp, TruncatedVideo, VideoReader, open_video
-from pipeline.config_data import FlowVideosConfig, PlaceConfig, VideosConfig
+from pipeline.config_data import PATTERN_FIELDS, FlowVideosConfig, PlaceConfig, VideosConfig
 from pipeline.errors import AnnotationError
 from pipeline.segments import Segment
 
@@ -108,10 +108,8 @@ def locate_flow(segment: Segment, config: FlowVideosConfig, video: Video) -> Vid
 
 
 def _path(segment: Segment, config: PlaceConfig, where: str) -> Path:
-    for name, value in (
-        ("video_id", segment.video_id),
-        ("participant_id", segment.participant_id),
-    ):
+    ids = {name: getattr(segment, name) for name in PATTERN_FIELDS}
+    for name, value in ids.items():
         if "/" in value or "\\" in value or "\0" in value or value in (".", ".."):
             raise AnnotationError(
                 f"segment {segment.segment_id!r}: got {name} {value!r}, expected a plain name "
@@ -122,8 +120,7 @@ def _path(segment: Segment, config: PlaceConfig, where: str) -> Path:
                 f"segment {segment.segment_id!r}: has no {name}, which {where}.pattern "
                 f"{config.pattern!r} asks for"
             )
-    name = config.pattern.format(video_id=segment.video_id, participant_id=segment.participant_id)
-    return config.root / name
+    return config.root / config.pattern.format(**ids)
 
 
 def epic_rate_fps(video_id: str) -> float:

@@ -55,11 +55,11 @@ def test_nothing_is_suggested_where_nothing_is_close() -> None:
             "small.yaml:6: data.only.video_ids: got 3.5; expected a valid string",
         ),
         ("  kind: csv\n", "", "small.yaml:4: data.kind: this key is required and absent; expected "
-         "one of 'epic55', 'epic100', 'csv', 'toy_kitchen'"),
+         "one of 'epic55', 'epic100', 'egtea', 'csv', 'toy_kitchen'"),
         ("kind: csv", "kind: cvs", "small.yaml:5: data.kind: got 'cvs'; expected one of 'epic55', "
-         "'epic100', 'csv', 'toy_kitchen'"),
+         "'epic100', 'egtea', 'csv', 'toy_kitchen'"),
         ("kind: csv", "kind: 3", "small.yaml:5: data.kind: got '3'; expected one of 'epic55', "
-         "'epic100', 'csv', 'toy_kitchen'"),
+         "'epic100', 'egtea', 'csv', 'toy_kitchen'"),
         ("verbs: 3", "verbs: 0", "small.yaml:9: data.verbs: got 0; expected greater than or equal "
          "to 1 or a list"),
         ("verbs: 3", "verbs: []", "small.yaml:9: data.verbs: got []; expected a valid integer"),

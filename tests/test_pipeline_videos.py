@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def test_a_pattern_with_both_ids() -> None:
     video = locate_video(segment("P01_01"), where, {})
     assert video.path == Path("/data/P01/videos/P01_01.MP4")
     assert video.promised_seconds is None
+
+
+def test_a_pattern_with_the_session() -> None:
+    cut = replace(segment("S1-10-20"), session_id="S1")
+    where = config(pattern="{session_id}/{video_id}.mp4")
+    assert locate_video(cut, where, {}).path == Path("/data/S1/S1-10-20.mp4")
+    with pytest.raises(AnnotationError, match=r"no session_id, which data\.videos\.pattern"):
+        locate_video(segment("S1-10-20"), where, {})
+    with pytest.raises(AnnotationError, match=r"got session_id .*, expected a plain name"):
+        locate_video(replace(cut, session_id="../S1"), where, {})
 
 
 @pytest.mark.parametrize(("kind", "pattern"), [("frames", "{video_id}"), ("tar", "{video_id}.tar")])
