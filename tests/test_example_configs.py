@@ -59,3 +59,29 @@ def test_the_papers_other_backbones_are_configs(
         assert getattr(config, same) == getattr(main, same)
     assert config.stages.objects == main.stages.objects
     assert config.stages.aligned == main.stages.aligned
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "of_epic55", "clip"),
+    [
+        ("epic100_saoa_r50", "epic100", "epic55_saoa_r50", (64, 2, 60.0)),
+        ("egtea_saoa_i3d", "egtea", "epic55_saoa_i3d", (64, 1, 24.0)),
+    ],
+)
+def test_other_data_sets_have_the_settings_of_epic55(
+    name: str, kind: str, of_epic55: str, clip: tuple[int, int, float]
+) -> None:
+    config, main = load_config(CONFIGS / f"{name}.yaml"), load_config(CONFIGS / f"{of_epic55}.yaml")
+    assert config.data.kind == kind
+    for same in ("device", "views", "head", "train", "evaluate"):
+        assert getattr(config, same) == getattr(main, same)
+    assert config.stages.objects == main.stages.objects
+    assert config.stages.aligned == main.stages.aligned
+    assert config.finetune == main.finetune
+    for mine, theirs in (
+        (config.stages.verb, main.stages.verb),
+        (config.stages.noun, main.stages.noun),
+    ):
+        assert (mine.clip.frames, mine.clip.stride, mine.clip.rate_fps) == clip
+        changes = {"clip": theirs.clip, "weights": theirs.weights}
+        assert mine.model_copy(update=changes) == theirs
