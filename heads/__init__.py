@@ -7,7 +7,7 @@ Where to look:
     samples and their rows                 table, loader
     training                               training, training_state, training_log, settings
     files                                  checkpoint, scores, atomic
-    evaluation                             evaluation, metrics, protocols
+    evaluation                             evaluation, metrics, protocols, ranking
 """
 
 from heads.base import Batch, Head, HeadConfig, HeadDims

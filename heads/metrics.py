@@ -1,20 +1,20 @@
 """Accuracy of verbs, nouns and actions. numpy only, no state.
 
-One rule ranks everything: classes are ordered by score, highest first, and classes of equal score
-by class id. A label is a top-k hit if fewer than k classes come before it.
+A label is a top-k hit if it is among the first k classes, in the order of `heads.ranking`.
 
-Guesses where the papers are silent:
-- with the `conditional` prior, a verb that training never saw has P(noun | verb) = 0;
-- an action is any (verb, noun) pair, seen in training or not; ties between actions are ordered by
-  `verb * num_nouns + noun`.
+Guess where the papers are silent: with the `conditional` prior, a verb that training never saw has
+P(noun | verb) = 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from heads.ranking import TOP, rank_classes
 
 PRIORS = ("frequency", "conditional", "none")
 
@@ -40,57 +40,6 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return result
 
 
-def label_ranks(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """How many classes come before the label, per row.
-
-    Args:
-        scores: (n, classes).
-        labels: (n,) class ids.
-
-    Returns:
-        (n,) ranks; 0 = the label is the best class.
-    """
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    earlier = np.arange(scores.shape[1]) < labels[:, None]
-    before: NDArray[np.int64] = np.sum((scores > own) | ((scores == own) & earlier), axis=1)
-    return before
-
-
-def action_ranks(
-    verb_scores: NDArray[np.floating],
-    noun_scores: NDArray[np.floating],
-    verb_labels: NDArray[np.integer],
-    noun_labels: NDArray[np.integer],
-    prior: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """How many of all V * N actions come before the label's, per row.
-
-    The score of an action is `P(v) * P(n) * prior[v, n]` (eq 3.14), in float64. One row of actions
-    is held at a time, which stays in the processor's cache.
-
-    Args:
-        verb_scores: (n, V) probabilities.
-        noun_scores: (n, N) probabilities.
-        verb_labels: (n,) class ids.
-        noun_labels: (n,) class ids.
-        prior: (V, N).
-
-    Returns:
-        (n,) ranks; 0 = the label is the best action.
-    """
-    labels = verb_labels.astype(np.int64) * prior.shape[1] + noun_labels
-    verbs, nouns = verb_scores.astype(np.float64), noun_scores.astype(np.float64)
-    ranks = np.empty(len(labels), dtype=np.int64)
-    pairs = np.empty(prior.shape)
-    actions = pairs.reshape(-1)
-    for i, label in enumerate(labels):
-        np.multiply(verbs[i][:, None], nouns[i], out=pairs)
-        np.multiply(pairs, prior, out=pairs)
-        own = actions[label]
-        ranks[i] = np.count_nonzero(actions > own) + np.count_nonzero(actions[:label] == own)
-    return ranks
-
-
 def action_prior(
     kind: str,
     verbs: NDArray[np.integer],
@@ -112,12 +61,17 @@ def action_prior(
         (V, N).
 
     Raises:
-        ValueError: if `kind` is none of these.
+        ValueError: if `kind` is none of these, or there is no training segment to count.
     """
     if kind not in PRIORS:
         raise ValueError(f"got prior '{kind}', expected one of {list(PRIORS)}")
     if kind == "none":
         return np.ones((num_verbs, num_nouns))
+    if not len(verbs):
+        raise ValueError(
+            f"got no labelled training segment, expected some to count a '{kind}' prior on; use "
+            "'none' without them"
+        )
     counts = np.zeros((num_verbs, num_nouns))
     np.add.at(counts, (verbs, nouns), 1)
     if kind == "frequency":
@@ -133,7 +87,7 @@ def recognition_metrics(
     noun_labels: NDArray[np.integer],
     prior: NDArray[np.float64],
 ) -> Metrics:
-    """Top-1 and top-5 of verbs, nouns and actions.
+    """Top-1 and top-5 of verbs, nouns and actions; `heads.ranking` says what ranks them.
 
     Args:
         verb_scores: (n, V) probabilities, n at least 1.
@@ -143,19 +97,17 @@ def recognition_metrics(
         prior: (V, N), from `action_prior`.
 
     Raises:
-        ValueError: if a score is NaN or infinite (such a score has no rank), or there is no row.
+        ValueError: if a score is NaN or infinite (such a score has no rank), there is no row, or
+            the prior is of other classes.
     """
-    if not len(verb_labels):
-        raise ValueError("got no segment to measure, expected at least one")
-    for name, scores in (("verb", verb_scores), ("noun", noun_scores)):
-        if bad := int(np.sum(~np.isfinite(scores).all(axis=1))):
-            raise ValueError(f"got NaN or infinite {name} scores in {bad} segments")
-    ranks = {
-        "verb": label_ranks(verb_scores, verb_labels),
-        "noun": label_ranks(noun_scores, noun_labels),
-        "action": action_ranks(verb_scores, noun_scores, verb_labels, noun_labels, prior),
+    hits = rank_classes(verb_scores, noun_scores, prior).hits(verb_labels, noun_labels)
+    return Metrics(**top_k(hits), num_segments=len(verb_labels))
+
+
+def top_k(hits: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """`verb_top1`, `verb_top5`, `noun_top1` … as fractions, from `Ranking.hits`."""
+    return {
+        f"{name}_top{k}": float(places[:, :k].any(axis=1).mean())
+        for name, places in hits.items()
+        for k in (1, TOP)
     }
-    accuracies = {
-        f"{name}_top{k}": float(np.mean(rank < k)) for name, rank in ranks.items() for k in (1, 5)
-    }
-    return Metrics(**accuracies, num_segments=len(verb_labels))
