@@ -5,7 +5,7 @@ Where to look:
     parts of heads                         alignment, gating, relation, pooling, branch
     heads                                  saoa, sap, ablations, detections, lfb, pooled
     samples and their rows                 table, loader
-    training                               training, training_state, training_log, settings
+    training                               training, training_*, kept_epochs, optimizer, settings
     files                                  checkpoint, scores, atomic
     evaluation                             evaluation, metrics, protocols, ranking
 """

@@ -3,6 +3,7 @@
 Files in the run folder, each written atomically after every epoch:
 - `head.safetensors`: the head to use: the epoch with the best validation action top-1 (the earliest
   of equals), or the last epoch where there is no validation; its metadata says which and why;
+- `epochs/`: whole states to go back to, where they are asked for (see `kept_epochs`);
 - `last.safetensors`: the last epoch, with all that `resume` needs; written last, so it marks the
   epoch as done;
 - `log.csv` and `tensorboard/`.
@@ -21,16 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.optim import SGD
 
 from heads.base import Head
 from heads.checkpoint import save_head
 from heads.evaluation import score_table
-from heads.loader import batches_of, open_batches
+from heads.kept_epochs import go_back, keep_best, kept_state
 from heads.metrics import action_prior
+from heads.optimizer import create_optimizer
 from heads.settings import TrainSettings
 from heads.table import FeatureTable
 from heads.training_log import EpochReport, open_training_log
+from heads.training_pass import Learner
 from heads.training_state import load_training_state, save_training_state
 
 BEST = "best validation action top-1"
@@ -63,6 +65,8 @@ def train_head(
     device: str | torch.device = "cpu",
     provenance: Mapping[str, Any] | None = None,
     resume: bool = False,
+    from_epoch: int | None = None,
+    keep_every: int = 0,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> TrainResult:
     """Train.
@@ -76,17 +80,24 @@ def train_head(
         prior: of actions, counted on the training segments; see `metrics.action_prior`.
         device: where to train.
         provenance: JSON-able; kept in the checkpoints.
-        resume: go on where the run folder's last epoch ended; start where there is none.
+        resume: go on where the run folder's last epoch ended; start where there is none. More
+            epochs than before may be asked for, where the schedule is "step".
+        from_epoch: with `resume`, go back to this epoch first, which was kept; later ones are gone.
+        keep_every: keep the state of every such epoch; 0 keeps none.
         on_epoch: called after each epoch, when its files are written.
 
     Raises:
         FileExistsError: the folder holds a training, and `resume` is false.
-        ValueError: labels outside the head's classes, or `resume` into a different training.
+        ValueError: labels outside the head's classes, `resume` into a different training, or
+            `from_epoch` without `resume`.
+        FileNotFoundError: the state of `from_epoch` was not kept.
         FloatingPointError: the loss or the weights are no longer finite. The files stay as of the
             last good epoch.
     """
     settings = settings or TrainSettings()
     last = run_folder / LAST_FILE
+    if from_epoch is not None and not resume:
+        raise ValueError(f"got from_epoch={from_epoch} without resume, expected both")
     if last.exists() and not resume:
         raise FileExistsError(
             f"got {run_folder} with a training in it; resume it or choose another"
@@ -94,59 +105,77 @@ def train_head(
     identity = _identity(train_table, validation_table, settings, prior)
     trainer = _create_trainer(head, train_table, validation_table, settings, prior, device)
     history: list[EpochReport] = []
-    if last.exists():
-        history = load_training_state(last, head, trainer.optimizer, identity=identity)
+    state = last if from_epoch is None else kept_state(run_folder, from_epoch)
+    if state.exists():
+        optimizer = trainer.learner.optimizer
+        history = load_training_state(state, head, optimizer, identity=identity)
+    if from_epoch is not None:
+        go_back(run_folder, from_epoch, head_file=HEAD_FILE, last_file=LAST_FILE)
     run_folder.mkdir(parents=True, exist_ok=True)
-    _train_and_write(trainer, run_folder, history, identity, provenance or {}, on_epoch)
+    output = _Output(run_folder, identity, provenance or {}, keep_every)
+    _train_and_write(trainer, output, history, on_epoch)
     kept = max(report.epoch for report in history if report.kept)
     return TrainResult(run_folder / HEAD_FILE, kept, trainer.selection, tuple(history))
 
 
-def _train_and_write(
-    trainer: _Trainer,
-    run_folder: Path,
-    history: list[EpochReport],
-    identity: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    on_epoch: Callable[[EpochReport], None] | None,
-) -> None:
-    """Train the epochs that `history` lacks, write each, and add it to `history`."""
-    head, optimizer = trainer.head, trainer.optimizer
-    with open_training_log(run_folder, epochs_done=len(history)) as log:
-        for epoch in range(len(history) + 1, trainer.settings.epochs + 1):
-            report = trainer.run_epoch(epoch, history)
-            history.append(report)
-            if report.kept:
-                save_head(
-                    run_folder / HEAD_FILE,
-                    head,
-                    provenance=provenance,
-                    training={"epoch": epoch, "selection": trainer.selection},
-                )
-            log.add(history)
+@dataclass(frozen=True)
+class _Output:
+    """Where a training's files go, and what goes into all of them."""
+
+    run_folder: Path
+    identity: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    keep_every: int
+
+    def write(self, trainer: _Trainer, history: Sequence[EpochReport]) -> None:
+        """The files of the last epoch of a history, apart from the log."""
+        head, optimizer = trainer.learner.head, trainer.learner.optimizer
+        epoch = history[-1].epoch
+        if history[-1].kept:
+            save_head(
+                self.run_folder / HEAD_FILE,
+                head,
+                provenance=self.provenance,
+                training={"epoch": epoch, "selection": trainer.selection},
+            )
+        states = [self.run_folder / LAST_FILE]
+        if self.keep_every and epoch % self.keep_every == 0:
+            states.insert(0, keep_best(self.run_folder, epoch, head_file=HEAD_FILE))
+        for path in states:
             save_training_state(
-                run_folder / LAST_FILE,
+                path,
                 head,
                 optimizer,
                 history,
-                identity=identity,
-                provenance=provenance,
+                identity=self.identity,
+                provenance=self.provenance,
             )
+
+
+def _train_and_write(
+    trainer: _Trainer,
+    output: _Output,
+    history: list[EpochReport],
+    on_epoch: Callable[[EpochReport], None] | None,
+) -> None:
+    """Train the epochs that `history` lacks, write each, and add it to `history`."""
+    with open_training_log(output.run_folder, history) as log:
+        for epoch in range(len(history) + 1, trainer.learner.settings.epochs + 1):
+            history.append(trainer.run_epoch(epoch, history))
+            log.add(history)
+            output.write(trainer, history)
             if on_epoch:
-                on_epoch(report)
+                on_epoch(history[-1])
 
 
 @dataclass(frozen=True)
 class _Trainer:
     """The arguments of one training, and an epoch of it."""
 
-    head: Head
-    optimizer: SGD
+    learner: Learner
     train_table: FeatureTable
     validation_table: FeatureTable | None
-    settings: TrainSettings
     mu: NDArray[np.float64]
-    device: str | torch.device
 
     @property
     def selection(self) -> str:
@@ -155,56 +184,23 @@ class _Trainer:
     def run_epoch(self, epoch: int, history: Sequence[EpochReport]) -> EpochReport:
         """Train and measure. The epoch is kept if it is the best so far, or cannot be judged."""
         started = time.perf_counter()
-        loss, verb_top1, noun_top1 = self._train(epoch)
+        learner = self.learner
+        numbers = learner.train_pass(self.train_table, epoch)
         measured, kept = None, True
         if self.validation_table is not None:
-            scores = score_table(self.head, self.validation_table, device=self.device)
+            scores = score_table(learner.head, self.validation_table, device=learner.device)
             measured = scores.metrics(self.mu)
             earlier = [report.validation.action_top1 for report in history if report.validation]
             kept = measured.action_top1 > max(earlier, default=-1.0)
         return EpochReport(
             epoch=epoch,
-            epochs=self.settings.epochs,
-            learning_rate=self.settings.learning_rate_at(epoch),
-            loss=loss,
-            verb_top1=verb_top1,
-            noun_top1=noun_top1,
+            epochs=learner.settings.epochs,
+            learning_rate=learner.settings.learning_rate_at(epoch),
+            **asdict(numbers),
             seconds=time.perf_counter() - started,
             validation=measured,
             kept=kept,
         )
-
-    def _train(self, epoch: int) -> tuple[float, float, float]:
-        """One pass; mean loss, verb top-1 and noun top-1."""
-        table, size = self.train_table, self.settings.batch_size
-        generator = np.random.default_rng((self.settings.seed, epoch))
-        order = generator.permutation(len(table))
-        views = table.draw_views(generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(epoch)
-        self.head.train()
-        total, correct = 0.0, {"verb": 0, "noun": 0}
-        groups = batches_of(order, size)
-        requests = [(indices, views[indices]) for indices in groups]
-        with open_batches(table, requests, device=self.device) as batches:
-            for indices, batch in zip(groups, batches, strict=True):
-                labels = table.labels(indices, device=self.device)
-                logits = self.head(batch)
-                loss = self.head.loss(logits, labels)
-                value = loss.item()
-                if not np.isfinite(value):
-                    raise _not_finite(f"a loss of {value}", epoch, table.segment_ids(indices))
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
-                total += value * len(indices)
-                for name in correct:
-                    correct[name] += int((logits[name].argmax(1) == labels[name]).sum())
-        # A step can break the weights after a finite loss; the next batch would show it, but the
-        # last one of an epoch has none.
-        if not all(bool(parameter.isfinite().all()) for parameter in self.head.parameters()):
-            raise _not_finite("NaN or infinite weights", epoch, table.segment_ids(indices))
-        return total / len(order), correct["verb"] / len(order), correct["noun"] / len(order)
 
 
 def _create_trainer(
@@ -216,31 +212,16 @@ def _create_trainer(
     device: str | torch.device,
 ) -> _Trainer:
     """The trainer, once its labels are known to fit; the head is on its device."""
-    return _Trainer(
-        head=head.to(device),
-        optimizer=_create_optimizer(head, settings),
-        train_table=train_table,
-        validation_table=validation_table,
+    mu = _checked_prior(head, train_table, validation_table, prior)
+    head.to(device)
+    learner = Learner(
+        head=head,
+        forward=torch.compile(head) if settings.compile else head,
+        optimizer=create_optimizer(head.parameters(), settings),
         settings=settings,
-        mu=_checked_prior(head, train_table, validation_table, prior),
-        device=device,
+        device=torch.device(device),
     )
-
-
-def _not_finite(what: str, epoch: int, segment_ids: Sequence[str]) -> FloatingPointError:
-    return FloatingPointError(
-        f"got {what} in epoch {epoch} from the batch of segments {', '.join(segment_ids)}; check "
-        "their features or lower the learning rate. The run's files are as of the epoch before"
-    )
-
-
-def _create_optimizer(head: Head, settings: TrainSettings) -> SGD:
-    return SGD(
-        head.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+    return _Trainer(learner, train_table, validation_table, mu)
 
 
 def _checked_prior(
@@ -261,8 +242,12 @@ def _identity(
     prior: str,
 ) -> dict[str, Any]:
     """What two runs must share for one to go on from the other, as JSON gives it back."""
+    plain = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+    }
     return {
-        "settings": {**asdict(settings), "decay_epochs": list(settings.decay_epochs)},
+        "settings": plain,
         "prior": prior,
         "training segments": train_table.fingerprint(),
         "validation segments": None if validation_table is None else validation_table.fingerprint(),

@@ -69,26 +69,33 @@ class TrainingLog:
 
     def add(self, history: Sequence[EpochReport]) -> None:
         """Write the last report of a history; `log.csv` is rewritten whole, atomically."""
+        self.rewrite(history)
+        for name, value in history[-1].scalars().items():
+            self._events.add_scalar(name, value, history[-1].epoch)
+        self._events.flush()
+
+    def rewrite(self, history: Sequence[EpochReport]) -> None:
+        """Make `log.csv` say what the history says."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["epoch", *history[-1].scalars()])
         writer.writerows([report.epoch, *report.scalars().values()] for report in history)
         write_atomically(self._csv_path, buffer.getvalue().encode())
-        for name, value in history[-1].scalars().items():
-            self._events.add_scalar(name, value, history[-1].epoch)
-        self._events.flush()
 
 
 @contextmanager
-def open_training_log(run_folder: Path, *, epochs_done: int) -> Iterator[TrainingLog]:
-    """A log that goes on after `epochs_done` epochs; events of later ones, from a run that was cut
-    off, are purged. Events lie in `run_folder/tensorboard`.
+def open_training_log(run_folder: Path, history: Sequence[EpochReport]) -> Iterator[TrainingLog]:
+    """A log that goes on after a history; what it says of later epochs, from a run that was cut
+    off or went back, is dropped. Events lie in `run_folder/tensorboard`.
     """
     # Here, not on top: it takes seconds, and only training needs it.
     from torch.utils.tensorboard import SummaryWriter
 
-    events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=epochs_done + 1)
+    events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=len(history) + 1)
     try:
-        yield TrainingLog(run_folder, events)
+        log = TrainingLog(run_folder, events)
+        if history:
+            log.rewrite(history)
+        yield log
     finally:
         events.close()

@@ -1,5 +1,8 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +13,19 @@ import torch
 from heads_fakes import NUM_NOUNS, NUM_VERBS, SPECS, make_data
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from heads.base import Head
 from heads.checkpoint import load_head, read_checkpoint
 from heads.evaluation import score_table
 from heads.metrics import action_prior
+from heads.optimizer import create_optimizer, optimizer_tensors, restore_optimizer
 from heads.registry import create_head
 from heads.settings import TrainSettings
 from heads.table import FeatureTable
 from heads.training import BEST, LAST, TrainResult, train_head
 from heads.training_log import EpochReport
+from heads.training_pass import CHECK_STEPS
 from heads.training_state import save_training_state
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.05, decay_epochs=(3,))
@@ -107,18 +112,39 @@ def test_reading_per_batch_gives_the_same_bits(tmp_path: Path) -> None:
     assert tensors_equal(tmp_path / "a" / name, tmp_path / "b" / name)
 
 
+OPTIMIZERS: dict[str, TrainSettings] = {
+    "sgd": SETTINGS,
+    "nesterov": replace(SETTINGS, nesterov=True, gradient_clip_norm=0.5),
+    "no_momentum": replace(SETTINGS, momentum=0.0),
+    "adam": replace(SETTINGS, optimizer="adam", learning_rate=1e-3, betas=(0.8, 0.99)),
+    "adamw": replace(
+        SETTINGS,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        schedule="cosine",
+        decay_epochs=(),
+        warmup_epochs=1,
+        precision="bfloat16",
+    ),
+}
+
+
 @pytest.mark.parametrize("stop_after", [1, 3])
-def test_resumed_training_gives_the_same_bits(tmp_path: Path, stop_after: int) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_resumed_training_gives_the_same_bits(tmp_path: Path, name: str, stop_after: int) -> None:
+    settings = OPTIMIZERS[name]
+
     def stop(report: EpochReport) -> None:
         if report.epoch == stop_after:
             raise KeyboardInterrupt
 
-    whole = train(tmp_path / "whole")
+    whole = train(tmp_path / "whole", settings=settings)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", on_epoch=stop)
+        train(tmp_path / "cut", settings=settings, on_epoch=stop)
     epochs: list[int] = []
     resumed = train(
         tmp_path / "cut",
+        settings=settings,
         head=create(seed=99),  # its weights come from the file
         resume=True,
         on_epoch=lambda report: epochs.append(report.epoch),
@@ -126,8 +152,175 @@ def test_resumed_training_gives_the_same_bits(tmp_path: Path, stop_after: int) -
     assert epochs == list(range(stop_after + 1, 5))
     assert without_seconds(resumed) == without_seconds(whole)
     assert resumed.epoch == whole.epoch
+    for file in ("head.safetensors", "last.safetensors"):
+        assert tensors_equal(tmp_path / "cut" / file, tmp_path / "whole" / file)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimizers_go_on_in_the_middle_as_torch_would(tmp_path: Path, name: str) -> None:
+    """What is restored is all that torch keeps: the same keys, shapes and values."""
+    head = create("pooled")
+    optimizer = create_optimizer(head.parameters(), OPTIMIZERS[name])
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.stack([p.square().sum() for p in head.parameters()]).sum().backward()
+        optimizer.step()
+    again = create_optimizer(head.parameters(), OPTIMIZERS[name])
+    restore_optimizer(head, again, optimizer_tensors(head, optimizer))
+    expected, actual = optimizer.state_dict(), again.state_dict()
+    assert actual["param_groups"] == expected["param_groups"]
+    assert actual["state"].keys() == expected["state"].keys() != set()
+    for number, state in expected["state"].items():
+        assert state.keys() == actual["state"][number].keys() != set()
+        for what, value in state.items():
+            assert torch.equal(value, actual["state"][number][what])
+
+
+def test_more_epochs_go_on_where_fewer_ended(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", settings=replace(SETTINGS, epochs=6))
+    train(tmp_path / "more")
+    more = train(tmp_path / "more", settings=replace(SETTINGS, epochs=6), resume=True)
+    assert [replace(r, epochs=6) for r in without_seconds(more)] == without_seconds(whole)
+    assert more.epoch == whole.epoch
     for name in ("head.safetensors", "last.safetensors"):
-        assert tensors_equal(tmp_path / "cut" / name, tmp_path / "whole" / name)
+        assert tensors_equal(tmp_path / "more" / name, tmp_path / "whole" / name)
+    with pytest.raises(ValueError, match="got a training with epochs=6, expected 5 to go on"):
+        train(tmp_path / "more", settings=replace(SETTINGS, epochs=5), resume=True)
+
+
+def test_a_cosine_has_its_number_of_epochs_for_good(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, decay_epochs=(), schedule="cosine")
+    train(tmp_path, settings=settings)
+    with pytest.raises(ValueError, match="got a training with epochs=4, expected 9 to go on"):
+        train(tmp_path, settings=replace(settings, epochs=9), resume=True)
+
+
+def test_an_earlier_epoch_can_be_gone_back_to(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=8)
+    whole = train(tmp_path, settings=settings, keep_every=3)
+    kept = sorted(path.name for path in (tmp_path / "epochs").iterdir())
+    assert kept == [
+        "epoch_003.safetensors",
+        "epoch_003_best.safetensors",
+        "epoch_006.safetensors",
+        "epoch_006_best.safetensors",
+    ]
+    log, last = (tmp_path / "log.csv").read_text(), load_file(tmp_path / "last.safetensors")
+    best = read_checkpoint(tmp_path / "epochs" / kept[1]).training["epoch"]
+    assert best == max(report.epoch for report in whole.history[:3] if report.kept)
+
+    def stop(report: EpochReport) -> None:
+        assert report.epoch == 4
+        assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
+        raise KeyboardInterrupt
+
+    arguments: dict[str, Any] = {"settings": settings, "resume": True}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, from_epoch=3, on_epoch=stop, **arguments)
+    again = train(tmp_path, head=create(seed=5), from_epoch=3, **arguments)
+    assert without_seconds(again) == without_seconds(whole)
+    restored = load_file(tmp_path / "last.safetensors")
+    assert all(torch.equal(last[name], restored[name]) for name in last)
+    assert [line.split(",")[:-1] for line in (tmp_path / "log.csv").read_text().splitlines()] == [
+        line.split(",")[:-1] for line in log.splitlines()
+    ]
+
+
+def test_going_back_brings_back_the_best_head_of_then(tmp_path: Path) -> None:
+    """The training that follows ends at once: what counts is what the way back left."""
+    settings = replace(SETTINGS, epochs=6, decay_epochs=())
+    train(tmp_path, settings=settings, keep_every=2, validation_table=None)
+    short = train(tmp_path / "short", settings=replace(settings, epochs=2), validation_table=None)
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("heads.training._Trainer.run_epoch", fail)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, settings=settings, validation_table=None, resume=True, from_epoch=2)
+    assert read_checkpoint(tmp_path / "head.safetensors").training["epoch"] == 2
+    for name in ("head.safetensors", "last.safetensors"):
+        assert tensors_equal(tmp_path / name, tmp_path / "short" / name)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+    assert short.epoch == 2
+
+
+def test_epochs_that_were_not_kept_are_no_way_back(tmp_path: Path) -> None:
+    train(tmp_path, keep_every=2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+    with pytest.raises(FileNotFoundError, match=r"no state of epoch 3, .* those kept: 2, 4; train"):
+        train(tmp_path, resume=True, from_epoch=3)
+    with pytest.raises(ValueError, match="from_epoch=2 without resume"):
+        train(tmp_path, from_epoch=2)
+    with pytest.raises(ValueError, match=r"epoch_002.*got a training with momentum=0\.9"):
+        train(tmp_path, settings=replace(SETTINGS, momentum=0.5), resume=True, from_epoch=2)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+
+
+def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
+    """One step of plain descent moves the weights by the rate times the clipped norm."""
+    settings = TrainSettings(
+        epochs=1,
+        batch_size=30,
+        learning_rate=0.5,
+        momentum=0.0,
+        weight_decay=0.0,
+        gradient_clip_norm=0.01,
+    )
+    before, head = create(), create()
+    train_head(tmp_path, head, make_table(), settings=settings)
+    moved = [(p - before.get_parameter(n)).flatten() for n, p in head.named_parameters()]
+    assert torch.cat(moved).norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_bfloat16_is_near_float32_and_not_the_same(tmp_path: Path) -> None:
+    exact = train(tmp_path / "a").history[0]
+    rounded = train(tmp_path / "b", settings=replace(SETTINGS, precision="bfloat16")).history[0]
+    assert rounded.loss != exact.loss
+    assert rounded.loss == pytest.approx(exact.loss, rel=0.02)
+    weights = load_file(tmp_path / "b" / "last.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_a_compiled_head_is_what_trains_and_what_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def compile_(head: Head) -> Any:
+        return lambda batch: (calls.append(1), head(batch))[1]
+
+    monkeypatch.setattr("torch.compile", compile_)
+    compiled = train(tmp_path / "a", settings=replace(SETTINGS, compile=True))
+    assert len(calls) == 4 * 4
+    plain = train(tmp_path / "b")
+    assert without_seconds(compiled) == without_seconds(plain)
+    assert tensors_equal(compiled.checkpoint, plain.checkpoint)
+
+
+@pytest.mark.slow
+def test_pytorch_compiles_a_training(tmp_path: Path) -> None:
+    exact = train(tmp_path / "a", settings=SETTINGS)
+    compiled = train(tmp_path / "b", settings=replace(SETTINGS, compile=True))
+    assert compiled.history[0].loss == pytest.approx(exact.history[0].loss, rel=1e-4)
+
+
+def test_another_process_gives_the_same_bits(tmp_path: Path) -> None:
+    """Whatever was computed before in a process, and however it hashes its words."""
+    child = (
+        "import sys, torch; torch.set_num_threads(int(sys.argv[2])); from pathlib import Path; "
+        "from test_heads_training import train; train(Path(sys.argv[1]))"
+    )
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests), str(tests.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "1"}
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, "-c", child, str(tmp_path / "other"), threads]
+    subprocess.run(command, check=True, env=environment)
+    train(tmp_path / "here")
+    for name in ("head.safetensors", "last.safetensors"):
+        assert tensors_equal(tmp_path / "other" / name, tmp_path / "here" / name)
 
 
 def test_resume_starts_where_there_is_nothing_and_ends_where_all_is_done(tmp_path: Path) -> None:
@@ -141,7 +334,9 @@ def test_resume_into_another_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="resume it or choose another"):
         train(tmp_path)
     changes: dict[str, dict[str, Any]] = {
-        "got a training with settings": {"settings": replace(SETTINGS, momentum=0.5)},
+        "got a training with momentum=0.9, expected 0.5 to go on": {
+            "settings": replace(SETTINGS, momentum=0.5)
+        },
         "got a training with prior 'frequency', expected 'none'": {"prior": "none"},
         "got a training with training segments": {"train_table": make_table(31)},
         "got a training with validation segments": {"validation_table": None},
@@ -199,7 +394,7 @@ def test_log_and_events_hold_every_epoch_once(
 ) -> None:
     """Also of a training that was cut off between logging an epoch and saving its state."""
 
-    def cut_off(path: Path, head: Head, optimizer: SGD, history: Any, **others: Any) -> None:
+    def cut_off(path: Path, head: Head, optimizer: Optimizer, history: Any, **others: Any) -> None:
         if len(history) == 3:
             raise KeyboardInterrupt
         save_training_state(path, head, optimizer, history, **others)
@@ -258,6 +453,27 @@ def test_a_nan_stops_training_and_names_the_segments(tmp_path: Path) -> None:
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize("check_steps", [1, 3, 64])
+@pytest.mark.parametrize(
+    "changes", [{}, {"precision": "bfloat16", "gradient_clip_norm": 1.0, "optimizer": "adamw"}]
+)
+def test_the_batch_that_broke_is_named_however_late_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], check_steps: int
+) -> None:
+    """A GPU is asked for its losses now and then; all after the first bad one are bad, too."""
+    monkeypatch.setitem(CHECK_STEPS, "cpu", check_steps)
+    reader, samples = make_data(10, seed=4)
+    reader.rows["4-6-0"]["verb_gap"][0] = np.inf
+    table = FeatureTable(reader, samples, outputs=create().inputs)
+    settings = replace(SETTINGS, batch_size=2, **changes)
+    order = np.random.default_rng((0, 1)).permutation(10)
+    place = order.tolist().index(6) // 2 * 2
+    expected = ", ".join(f"s{number}" for number in order[place : place + 2])
+    with pytest.raises(FloatingPointError, match=f"a loss of .* segments {expected};"):
+        train(tmp_path, train_table=table, validation_table=None, settings=settings)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_weights_that_overflow_in_the_last_step_are_not_saved(tmp_path: Path) -> None:
     settings = TrainSettings(epochs=1, batch_size=30, learning_rate=1e38)
     reader, samples = make_data(30)
@@ -282,7 +498,7 @@ def test_states_are_plain_safetensors(tmp_path: Path) -> None:
     train(tmp_path)
     tensors = load_file(tmp_path / "last.safetensors")
     names = {name for name, _ in create().named_parameters()}
-    assert set(tensors) == names | {f"training.momentum.{name}" for name in names}
+    assert set(tensors) == names | {f"training.momentum_buffer.{name}" for name in names}
     training = read_checkpoint(tmp_path / "last.safetensors").training
     assert training["identity"]["settings"]["seed"] == 0
     assert len(training["history"]) == training["epoch"] == 4
