@@ -15,6 +15,7 @@ from torch import Tensor
 
 from heads.atomic import write_atomically
 from heads.base import Head
+from heads.loader import open_batches
 from heads.metrics import Metrics, softmax
 from heads.scores import Scores, save_scores
 from heads.table import FeatureTable
@@ -43,12 +44,14 @@ def score_table(
     sizes = {"verb": head.config.num_verbs, "noun": head.config.num_nouns}
     sums = {name: np.zeros((len(table), size)) for name, size in sizes.items()}
     segments, views = _all_views(table)
-    for start in range(0, len(segments), batch_size):
-        indices = segments[start : start + batch_size]
-        logits = head(table.batch(indices, views[start : start + batch_size], device=device))
-        for name, of_segments in sums.items():
-            _check_finite(name, logits[name], table.segment_ids(indices))
-            np.add.at(of_segments, indices, softmax(logits[name].cpu().numpy()))
+    starts = range(batch_size, len(segments), batch_size)
+    requests = list(zip(np.split(segments, starts), np.split(views, starts), strict=True))
+    with open_batches(table, requests, device=device) as batches:
+        for (indices, _), batch in zip(requests, batches, strict=True):
+            logits = head(batch)
+            for name, of_segments in sums.items():
+                _check_finite(name, logits[name], table.segment_ids(indices))
+                np.add.at(of_segments, indices, softmax(logits[name].cpu().numpy()))
     return Scores(
         segment_ids=tuple(sample.segment_id for sample in table.samples),
         verb_scores=sums["verb"] / table.num_views[:, None],
