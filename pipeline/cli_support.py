@@ -67,30 +67,15 @@ def make_console() -> Console:
 @contextmanager
 def errors() -> Iterator[None]:
     """Errors that a person can mend become one message; SYMBIO_DEBUG=1 shows the traceback."""
-    from pipeline.errors import PipelineError
+    from pipeline.errors import MENDABLE, in_words
 
     try:
         yield
-    except (
-        PipelineError,
-        ValueError,
-        OSError,
-        LookupError,
-        ArithmeticError,
-        RuntimeError,
-        ImportError,
-    ) as error:
+    except MENDABLE as error:
         if os.environ.get("SYMBIO_DEBUG"):
             raise
-        click.echo(f"Error: {_in_words(error)}", err=True)
+        click.echo(f"Error: {in_words(error)}", err=True)
         sys.exit(EXIT_CANNOT)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _in_words(error: Exception) -> str:
-    """An error's text; the system's own errors as "file: reason" instead of a number."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{os.fspath(error.filename)}: {error.strerror}"
-    return str(error)

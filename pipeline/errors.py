@@ -13,13 +13,17 @@ pipeline wraps those that concern a whole command and records those that concern
 
 from __future__ import annotations
 
+import os
+
 __all__ = [
+    "MENDABLE",
     "AnnotationError",
     "ConfigError",
     "PipelineError",
     "RowsMissing",
     "RunFolderError",
     "VideoMissing",
+    "in_words",
 ]
 
 
@@ -45,3 +49,22 @@ class RowsMissing(PipelineError):
 
 class RunFolderError(PipelineError):
     """A run folder is absent, taken, or belongs to another experiment."""
+
+
+# What a message is enough for. Anything else is a mistake of the program and shows its traceback.
+MENDABLE = (
+    PipelineError,
+    ValueError,
+    OSError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    ImportError,
+)
+
+
+def in_words(error: Exception) -> str:
+    """An error's text; the system's own errors as "file: reason" instead of a number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from pipeline.cli_support import config_options, errors, load, make_console, quiet_option
+from pipeline.cli_support import (
+    EXIT_INCOMPLETE,
+    config_options,
+    errors,
+    load,
+    make_console,
+    quiet_option,
+)
 
-__all__ = ["evaluate", "finetune", "train"]
+__all__ = ["evaluate", "finetune", "sweep", "train"]
 
 
 @click.command()
@@ -82,3 +90,54 @@ def evaluate(run_folder: Path, split: str | None, skip_missing: bool) -> None:
         from pipeline.head_commands import evaluate_head
 
         evaluate_head(run_folder, split, make_console(), skip_missing=skip_missing)
+
+
+@click.command()
+@config_options
+@click.option(
+    "--grid",
+    "grids",
+    multiple=True,
+    metavar="KEY.PATH=VALUE,VALUE",
+    help="Values of one setting, as between the brackets of a YAML list. Several multiply.",
+)
+@click.option(
+    "--seeds", metavar="SEED,SEED", help="Values of train.seed; default: 0,1,2 or the file's."
+)
+@click.option("--name", help="Of the sweep's folder; default: the config's name with -sweep.")
+@click.option("--official", is_flag=True, help="Show the figures of the data set's own evaluation.")
+@click.option("--skip-missing", is_flag=True, help="Train on the segments that have features.")
+@quiet_option
+def sweep(
+    config: Path,
+    overrides: tuple[str, ...],
+    grids: tuple[str, ...],
+    seeds: str | None,
+    name: str | None,
+    official: bool,
+    skip_missing: bool,
+    quiet: bool,
+) -> None:
+    """Train many heads on one copy of the stored features and compare them in one table.
+
+    CONFIG is an experiment file with --grid, or a sweep file such as those in configs/tables. The
+    same command goes on where it was interrupted. Exit code 1: a run failed.
+
+    Example: symbio sweep configs/epic55_saoa_r50.yaml --grid head.name=saoa,sap --seeds 0,1,2
+    """
+    with errors():
+        from pipeline.sweep_commands import sweep_heads
+
+        complete = sweep_heads(
+            config,
+            make_console(),
+            overrides=overrides,
+            grids=grids,
+            seeds=seeds,
+            name=name,
+            official=official,
+            skip_missing=skip_missing,
+            quiet=quiet,
+        )
+    if not complete:
+        sys.exit(EXIT_INCOMPLETE)

@@ -23,7 +23,15 @@ from pipeline.experiment import Experiment
 from pipeline.head_rows import HeadData, load_data, open_rows
 from pipeline.runs import start_run_folder
 
-__all__ = ["Evaluated", "evaluate_on", "evaluate_run", "train_on", "train_run"]
+__all__ = [
+    "Evaluated",
+    "check_same_features",
+    "evaluate_on",
+    "evaluate_run",
+    "train_on",
+    "train_run",
+    "training_splits",
+]
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def evaluate_run(
         RunFolderError: the head was trained on other features.
         ValueError: the head does not fit the store or the classes.
     """
-    _check_same_features(experiment, run_folder)
+    check_same_features(experiment, run_folder)
     outputs = head_class(experiment.config.head.name).inputs
     with open_rows(experiment) as reader:
         data = load_data(
@@ -178,8 +186,12 @@ def _prior(experiment: Experiment) -> NDArray[np.float64]:
     )
 
 
-def _check_same_features(experiment: Experiment, run_folder: Path) -> None:
-    """Refuse features other than those the head was trained on."""
+def check_same_features(experiment: Experiment, run_folder: Path) -> None:
+    """Refuse features other than those the head was trained on.
+
+    Raises:
+        RunFolderError: naming the stages whose keys differ.
+    """
     trained = read_checkpoint(run_folder / "head.safetensors").provenance.get("stages", {})
     now = {name: stage.key for name, stage in experiment.stages.items()}
     differ = [name for name in now if trained.get(name) != now[name]]

@@ -12,7 +12,7 @@ from pipeline.config_file import dump_config, load_config
 from pipeline.errors import RunFolderError
 from stores.durable import replace_file
 
-__all__ = ["default_run_folder", "open_run_folder", "start_run_folder"]
+__all__ = ["check_same_settings", "default_run_folder", "open_run_folder", "start_run_folder"]
 
 CONFIG_NAME = "config.yaml"
 LAST_NAME = "last.safetensors"
@@ -29,7 +29,6 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
     Raises:
         RunFolderError: it holds another experiment, or one that is not to be resumed.
     """
-    text = dump_config(config)
     file = folder / CONFIG_NAME
     if (folder / LAST_NAME).exists():
         if not resume:
@@ -37,11 +36,7 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
                 f"{folder}: holds a run already; add --resume to go on with it, or --run to "
                 "choose another folder"
             )
-        if file.read_text(encoding="utf-8") != text:
-            raise RunFolderError(
-                f"{folder}: holds a run with other settings (see {file}); choose another folder "
-                "with --run"
-            )
+        check_same_settings(folder, config, remedy="choose another folder with --run")
         return
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: got a file, expected a folder; choose another with --run")
@@ -50,7 +45,20 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
             f"{folder}: not empty and not a run folder (no {CONFIG_NAME}); choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(file, text.encode(), durable=True)
+    replace_file(file, dump_config(config).encode(), durable=True)
+
+
+def check_same_settings(folder: Path, config: ExperimentConfig, *, remedy: str) -> None:
+    """Refuse a folder with an epoch of a training that has other settings.
+
+    Raises:
+        RunFolderError: which ends with the remedy.
+    """
+    file = folder / CONFIG_NAME
+    if not (folder / LAST_NAME).exists():
+        return
+    if not file.is_file() or file.read_text(encoding="utf-8") != dump_config(config):
+        raise RunFolderError(f"{folder}: holds a run with other settings (see {file}); {remedy}")
 
 
 def open_run_folder(folder: Path) -> ExperimentConfig:

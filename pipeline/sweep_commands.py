@@ -1,0 +1,147 @@
+"""What `symbio sweep` does: plan, train with a line per run, show and write the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from statistics import mean
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from heads.training_log import EpochReport
+from pipeline import console as shown
+from pipeline.sweep import Outcome, run_sweep
+from pipeline.sweep_plan import SweepRun, plan_sweep
+from pipeline.sweep_table import (
+    Table,
+    official_measures,
+    shown_table,
+    summarize,
+    write_tables,
+)
+
+__all__ = ["SweepProgress", "print_table", "sweep_heads"]
+
+
+def sweep_heads(
+    config: Path,
+    console: Console,
+    *,
+    overrides: Sequence[str],
+    grids: Sequence[str],
+    seeds: str | None,
+    name: str | None,
+    official: bool,
+    skip_missing: bool,
+    quiet: bool,
+) -> bool:
+    """Train and compare many heads; False if a run failed.
+
+    The tables in the sweep's folder are of what is finished, also while it runs.
+    """
+    sweep = plan_sweep(config, overrides=overrides, grids=grids, seeds=seeds, name=name)
+    outcomes: list[Outcome] = []
+
+    def measures() -> list[str]:
+        more = official_measures(summarize(sweep, outcomes)) if official else []
+        return [*sweep.measures, *more]
+
+    with SweepProgress(console, len(sweep.runs), quiet=quiet) as progress:
+
+        def note(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            write_tables(sweep, outcomes, measures())
+            progress.end(outcome)
+
+        run_sweep(
+            sweep,
+            skip_missing=skip_missing,
+            on_start=progress.start,
+            on_epoch=progress.epoch,
+            on_outcome=note,
+        )
+    print_table(console, shown_table(sweep, summarize(sweep, outcomes), measures()))
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failed:
+        line = f"failed: {outcome.label}, seed {outcome.seed}: {outcome.error}"
+        console.print(Text(line, style="red"))
+    console.print(f"tables and run folders: {sweep.folder}")
+    return not failed
+
+
+def print_table(console: Console, table: Table) -> None:
+    """The table on the terminal."""
+    left, *right = table.columns
+    columns = {left: "left", **dict.fromkeys(right, "right")}
+    console.print(shown.table(table.title, columns, table.rows))
+
+
+class SweepProgress:
+    """A line per run that ends, and below it, on a terminal, a bar of all epochs."""
+
+    def __init__(self, console: Console, num_runs: int, *, quiet: bool) -> None:
+        self._console, self._quiet, self._num_runs = console, quiet, num_runs
+        self._num_ended = 0
+        self._epochs_left: dict[Path, int] = {}
+        self._epoch_seconds: list[float] = []
+        self._bar = Progress(
+            TextColumn("epochs"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def start(self, runs: Sequence[SweepRun]) -> None:
+        """These are not finished."""
+        self._epochs_left = {run.folder: run.config.train.epochs for run in runs}
+        self._bar.update(self._task, total=sum(self._epochs_left.values()))
+
+    def epoch(self, report: EpochReport) -> None:
+        """One more."""
+        self._epoch_seconds.append(report.seconds)
+        self._bar.advance(self._task)
+
+    def end(self, outcome: Outcome) -> None:
+        """A run has ended; epochs that it did not need are no longer waited for."""
+        self._num_ended += 1
+        self._epochs_left.pop(outcome.folder, None)
+        left = sum(self._epochs_left.values())
+        self._bar.update(self._task, total=len(self._epoch_seconds) + left)
+        if self._quiet:
+            return
+        line = f"{self._num_ended}/{self._num_runs}  {outcome.label}, seed {outcome.seed}: "
+        if outcome.error:
+            line += "failed, see below"
+        else:
+            line += ", ".join(
+                f"{name} {100 * outcome.metrics[f'{name}_top1']:.1f} %"
+                for name in ("verb", "noun", "action")
+            )
+            took = outcome.seconds
+            line += ", finished before" if took is None else f", {took:.1f} s"
+        seconds = round(left * mean(self._epoch_seconds or [0.0]))
+        if seconds:
+            line += f", about {timedelta(seconds=seconds)} left"
+        self._console.print(Text(line))
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

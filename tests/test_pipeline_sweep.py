@@ -1,0 +1,278 @@
+"""Whole sweeps on a small store: rows read once, one run's end is not the others', resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_fixtures import Outcome, symbio, write_experiment
+from numpy.typing import NDArray
+from test_cli_training import Interrupt
+
+import pipeline.sweep
+from heads.base import Head
+from pipeline.head_rows import open_rows
+from pipeline.stages import ClipStage
+from stores.base import FeatureReader
+
+GRID = ("--grid", "head.name=saoa,pooled", "--seeds", "0,1")
+FOLDERS = ["pooled-seed0", "pooled-seed1", "saoa-seed0", "saoa-seed1"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small experiment with everything extracted."""
+    path = write_experiment(tmp_path_factory.mktemp("sweep"))
+    assert symbio("run", path, "--quiet").code == 0
+    return path
+
+
+def sweep(config: Path, runs: Path, *options: str) -> Outcome:
+    return symbio("sweep", config, "--set", f"runs={runs}", *options)
+
+
+class CountingReader(FeatureReader):
+    """Says what is read, and reads it."""
+
+    def __init__(self, reader: FeatureReader, reads: list[list[str]]) -> None:
+        self.reader, self.reads = reader, reads
+        self.specs = reader.specs
+
+    def read(
+        self,
+        keys: Sequence[str],
+        outputs: Iterable[str] | None = None,
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        self.reads.append(sorted(outputs or ()))
+        return self.reader.read(keys, outputs, out)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        return self.reader.missing(keys)
+
+    def keys(self) -> list[str]:
+        return self.reader.keys()
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The outputs of each read of a sweep."""
+    found: list[list[str]] = []
+
+    @contextmanager
+    def counted(experiment: Any) -> Iterator[FeatureReader]:
+        with open_rows(experiment) as reader:
+            yield CountingReader(reader, found)
+
+    monkeypatch.setattr(pipeline.sweep, "open_rows", counted)
+    return found
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table_of(done: Outcome) -> str:
+    """The table and what follows, as printed."""
+    return done.out[done.out.index("small-sweep, 2 segments, mean ± std of 2 seeds") :]
+
+
+def test_many_heads_train_on_one_copy_as_each_would_alone(
+    config: Path, tmp_path: Path, reads: list[list[str]]
+) -> None:
+    done = sweep(config, tmp_path, *GRID)
+    assert (done.code, done.err) == (0, "")
+    union = ["noun_gap", "object_features", "object_mask", "verb_gap", "verb_roi"]
+    assert reads == [union, union]  # training rows once, validation rows once, for four runs
+    folder = tmp_path / "small-sweep"
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == FOLDERS
+    for head in ("saoa", "pooled"):
+        alone = tmp_path / f"alone-{head}"
+        options = ("--set", f"head.name={head}", "--set", "train.seed=1")
+        symbio("train", config, "--set", f"runs={tmp_path}", *options, "--run", alone)
+        for name in ("head.safetensors", "config.yaml", "metrics.json", "scores.npz"):
+            assert (folder / f"{head}-seed1" / name).read_bytes() == (alone / name).read_bytes()
+    assert f"tables and run folders: {folder}" in done.out
+    for line in ("1/4  saoa, seed 0: verb ", "4/4  pooled, seed 1: verb "):
+        assert line in done.out
+
+
+def test_a_second_call_trains_and_reads_nothing(
+    config: Path, tmp_path: Path, reads: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sweep(config, tmp_path, *GRID)
+    tables = {path: path.read_bytes() for path in (tmp_path / "small-sweep").glob("*.*")}
+    reads.clear()
+    monkeypatch.setattr(Head, "loss", lambda *arguments: pytest.fail("trained again"))
+    again = sweep(config, tmp_path, *GRID)
+    assert again.code == 0
+    assert reads == []
+    assert again.out.count("finished before") == 4
+    assert table_of(again) == table_of(first)
+    assert {path: path.read_bytes() for path in tables} == tables
+    assert {path.name for path in tables} == {"table.md", "table.csv", "runs.csv"}
+
+
+@pytest.mark.parametrize("at_call", [2, 3, 5])
+def test_an_interrupted_sweep_goes_on_to_the_bit(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_call: int
+) -> None:
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    sweep(config, whole, *GRID)
+    with monkeypatch.context() as patch:
+        patch.setattr(Head, "loss", Interrupt(Head.loss, at_call))
+        done = sweep(config, half, *GRID)
+    assert (done.code, done.err) == (130, "interrupted\n")
+    losses = []
+    with monkeypatch.context() as patch:
+        loss = Head.loss
+        patch.setattr(Head, "loss", lambda *all: losses.append(1) or loss(*all))
+        done = sweep(config, half, *GRID)
+    assert done.code == 0
+    # Two runs with two epochs of one batch, each twice: what was finished is not done again.
+    assert len(losses) == 8 - (at_call - 1)
+    for folder in FOLDERS:
+        for name in ("head.safetensors", "scores.npz"):
+            one, other = (runs / "small-sweep" / folder / name for runs in (whole, half))
+            assert one.read_bytes() == other.read_bytes()
+    assert rows_of(whole / "small-sweep" / "table.csv") == rows_of(half / "small-sweep/table.csv")
+
+
+def test_a_run_that_fails_is_reported_and_the_others_go_on(config: Path, tmp_path: Path) -> None:
+    grid = "head={name: pooled, depth: 3},{name: pooled},{name: saoa}"
+    options = ("--grid", grid, "--grid", "train.learning_rate=1e38,0.01", "--seeds", "0")
+    options = (*options, "--name", "mixed")
+    done = sweep(config, tmp_path, *options)
+    assert done.code == 1
+    rows = rows_of(tmp_path / "mixed" / "runs.csv")
+    errors = {row["row"]: row["error"] for row in rows}
+    assert len(errors) == 6
+    for label, error in errors.items():
+        if "depth" in label:
+            assert "got option 'depth' for head 'pooled'" in error
+        elif "e+38" in label:
+            assert "NaN or infinite" in error
+        else:
+            assert error == ""
+        assert (f"failed: {label}, seed 0: {error}" in done.out) == bool(error)
+    good = [row for row in rows if not row["error"]]
+    assert len(good) == 2
+    assert all(0 <= float(row["verb_top1"]) <= 1 for row in good)
+    assert [row["verb_top1"] for row in rows if row["error"]] == [""] * 4
+    text = (tmp_path / "mixed" / "table.md").read_text()
+    assert text.count("0 of 1") == 4
+    assert text.count("- failed: ") == 4
+    # Not finished: a second call tries them again and fails again, and touches no other.
+    again = sweep(config, tmp_path, *options)
+    assert again.code == 1
+    assert again.out.count("finished before") == 2
+
+
+def test_settings_that_share_no_rows_are_trained_apart(
+    config: Path, tmp_path: Path, reads: list[list[str]]
+) -> None:
+    grid = ("--grid", "head.name=pooled", "--grid", "views.train=2,1")
+    done = sweep(config, tmp_path, *grid, "--seeds", "0")
+    assert done.code == 0
+    assert reads == [["noun_gap", "verb_gap"]] * 4
+
+
+def test_rows_that_are_missing_fail_the_runs_that_want_them(config: Path, tmp_path: Path) -> None:
+    grid = ("--grid", "head.name=pooled", "--grid", "stages.verb.weights_seed=1,99")
+    done = sweep(config, tmp_path, *grid, "--seeds", "0")
+    assert done.code == 1
+    first, second = rows_of(tmp_path / "small-sweep" / "runs.csv")
+    assert first["error"] == ""
+    assert "no aligned rows under key" in second["error"]
+
+
+def test_folders_with_other_settings_stop_the_sweep_before_it_trains(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(config, tmp_path, *GRID)
+    monkeypatch.setattr(Head, "loss", lambda *arguments: pytest.fail("trained"))
+    done = sweep(config, tmp_path, "--grid", "head.name=saoa,pooled", "--set", "train.epochs=3")
+    assert done.code == 2
+    assert "saoa-seed0: holds a run with other settings" in done.err
+    assert "give the sweep another --name" in done.err
+
+
+def test_numbers_of_other_features_are_not_shown_again(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = ("--grid", "head.name=pooled", "--seeds", "0")
+    assert sweep(config, tmp_path, *grid).code == 0
+    monkeypatch.setattr(ClipStage, "VERSION", ClipStage.VERSION + 1)
+    done = sweep(config, tmp_path, *grid)
+    assert done.code == 1
+    assert "no aligned rows under key" in done.out
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "last.safetensors", "head.safetensors"])
+def test_a_run_with_a_file_that_is_not_whole_is_not_finished(
+    config: Path, tmp_path: Path, name: str
+) -> None:
+    grid = ("--grid", "head.name=pooled", "--seeds", "0")
+    assert sweep(config, tmp_path, *grid).code == 0
+    path = tmp_path / "small-sweep" / "pooled-seed0" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = sweep(config, tmp_path, *grid)
+    assert "finished before" not in done.out
+    if name == "metrics.json":
+        assert done.code == 0
+        assert path.read_bytes() == whole
+    else:  # a training that cannot go on says so
+        assert done.code == 1
+
+
+def test_an_evaluation_by_hand_of_half_a_run_does_not_finish_it(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = ("--grid", "head.name=pooled", "--seeds", "0")
+    folder = tmp_path / "small-sweep" / "pooled-seed0"
+    with monkeypatch.context() as patch:
+        patch.setattr(Head, "loss", Interrupt(Head.loss, 2))
+        assert sweep(config, tmp_path, *grid).code == 130
+    assert symbio("evaluate", folder).code == 0
+    assert "finished before" not in sweep(config, tmp_path, *grid).out
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("train", ""), ("test", "split 'test' has no segments to measure")]
+)
+def test_the_split_that_is_measured_is_the_configs(
+    config: Path, tmp_path: Path, split: str, message: str
+) -> None:
+    done = sweep(config, tmp_path, "--grid", "head.name=pooled", "--seeds", "0",
+                 "--set", f"evaluate.split={split}")  # fmt: skip
+    (row,) = rows_of(tmp_path / "small-sweep" / "runs.csv")
+    assert (done.code == 0) == (message == "")
+    assert message in row["error"]
+    if not message:
+        details = json.loads((Path(row["folder"]) / "metrics.json").read_text())["details"]
+        assert details["split"] == "train"
+
+
+def test_a_quiet_sweep_prints_its_table(config: Path, tmp_path: Path) -> None:
+    done = sweep(config, tmp_path, *GRID, "--quiet")
+    assert "seed 0:" not in done.out
+    means = rows_of(tmp_path / "small-sweep" / "table.csv")
+    for row in means:
+        shown = [f"{100 * float(row[f'{name}_top1_mean']):.1f}" for name in ("verb", "noun")]
+        (line,) = [line for line in done.out.splitlines() if line.startswith(f"  {row['row']} ")]
+        assert all(f" {value} ± " in line for value in shown)
+    runs = rows_of(tmp_path / "small-sweep" / "runs.csv")
+    by_hand = [float(row["verb_top1"]) for row in runs if row["row"] == "saoa"]
+    assert float(means[0]["verb_top1_mean"]) == np.mean(by_hand)
+    assert float(means[0]["verb_top1_std"]) == pytest.approx(np.std(by_hand, ddof=1))
