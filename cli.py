@@ -60,11 +60,7 @@ def demo(folder: Path, seeds: str) -> None:
     with errors():
         from pipeline.demo import run_demo
 
-        try:
-            numbers = [int(seed) for seed in seeds.split(",")]
-        except ValueError:
-            raise click.BadParameter(f"got {seeds!r}, expected e.g. 0,1,2") from None
-        run_demo(folder, seeds=numbers, console=make_console())
+        run_demo(folder, seeds=seeds, console=make_console())
 
 
 @main.command()

@@ -16,7 +16,7 @@ from rich.text import Text
 from heads.training_log import EpochReport
 from pipeline import console as shown
 from pipeline.sweep import Outcome, run_sweep
-from pipeline.sweep_plan import SweepRun, plan_sweep
+from pipeline.sweep_plan import Sweep, SweepRun, plan_sweep
 from pipeline.sweep_table import (
     Table,
     official_measures,
@@ -25,7 +25,7 @@ from pipeline.sweep_table import (
     write_tables,
 )
 
-__all__ = ["SweepProgress", "print_table", "sweep_heads"]
+__all__ = ["SweepProgress", "print_table", "sweep_heads", "train_sweep"]
 
 
 def sweep_heads(
@@ -40,38 +40,46 @@ def sweep_heads(
     skip_missing: bool,
     quiet: bool,
 ) -> bool:
-    """Train and compare many heads; False if a run failed.
-
-    The tables in the sweep's folder are of what is finished, also while it runs.
-    """
+    """Train and compare many heads; False if a run failed."""
     sweep = plan_sweep(config, overrides=overrides, grids=grids, seeds=seeds, name=name)
-    outcomes: list[Outcome] = []
-
-    def measures() -> list[str]:
-        more = official_measures(summarize(sweep, outcomes)) if official else []
-        return [*sweep.measures, *more]
-
-    with SweepProgress(console, len(sweep.runs), quiet=quiet) as progress:
-
-        def note(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            write_tables(sweep, outcomes, measures())
-            progress.end(outcome)
-
-        run_sweep(
-            sweep,
-            skip_missing=skip_missing,
-            on_start=progress.start,
-            on_epoch=progress.epoch,
-            on_outcome=note,
-        )
-    print_table(console, shown_table(sweep, summarize(sweep, outcomes), measures()))
+    outcomes = train_sweep(
+        sweep, console, official=official, skip_missing=skip_missing, quiet=quiet
+    )
+    summaries = summarize(sweep, outcomes)
+    print_table(console, shown_table(sweep, summaries, _measures(sweep, outcomes, official)))
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         line = f"failed: {outcome.label}, seed {outcome.seed}: {outcome.error}"
         console.print(Text(line, style="red"))
     console.print(f"tables and run folders: {sweep.folder}")
     return not failed
+
+
+def train_sweep(
+    sweep: Sweep, console: Console, *, official: bool, skip_missing: bool, quiet: bool
+) -> list[Outcome]:
+    """Train with a line per run. Files of tables are of what is finished, also meanwhile."""
+    outcomes: list[Outcome] = []
+    with SweepProgress(console, len(sweep.runs), quiet=quiet) as progress:
+
+        def note(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            write_tables(sweep, outcomes, _measures(sweep, outcomes, official))
+            progress.end(outcome)
+
+        return run_sweep(
+            sweep,
+            skip_missing=skip_missing,
+            on_start=progress.start,
+            on_epoch=progress.epoch,
+            on_outcome=note,
+        )
+
+
+def _measures(sweep: Sweep, outcomes: Sequence[Outcome], official: bool) -> list[str]:
+    """The columns."""
+    more = official_measures(summarize(sweep, outcomes)) if official else []
+    return [*sweep.measures, *more]
 
 
 def print_table(console: Console, table: Table) -> None:

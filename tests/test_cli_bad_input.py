@@ -470,7 +470,7 @@ def test_what_click_refuses() -> None:
         done = symbio(*arguments)
         assert done.code == 2
         assert "Usage: " in done.err
-    assert "expected e.g. 0,1,2" in symbio("demo", "--seeds", "a").err
+    assert "got 'a', expected whole numbers" in symbio("demo", "--seeds", "a").err
 
 
 def test_a_head_is_not_scored_on_other_features(config: Path) -> None:
