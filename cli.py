@@ -17,7 +17,7 @@ from pipeline.cli_support import (
     make_console,
     quiet_option,
 )
-from pipeline.head_cli import evaluate, finetune, sweep, train
+from pipeline.head_cli import HEAD_COMMANDS
 from pipeline.store_cli import store
 
 STAGES = ("verb", "noun", "objects", "aligned")
@@ -136,7 +136,7 @@ def status(config: Path, overrides: tuple[str, ...], each_row: bool) -> None:
         show_status(load(config, overrides), make_console(), each_row=each_row)
 
 
-for command in (finetune, train, evaluate, sweep, store):
+for command in (*HEAD_COMMANDS, store):
     main.add_command(command)
 
 

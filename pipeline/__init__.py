@@ -16,6 +16,7 @@ Where to look:
     training heads                         head_rows, head_runs, runs
     training many heads                    sweep_*
     training many heads                    sweep, sweep_*
+    reports of runs                        report, report_*
     commands                               commands, head_cli, head_commands, store_cli,
                                            store_commands, store_*, cli_support
     the demonstration                      demo, toy_*

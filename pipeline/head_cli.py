@@ -1,4 +1,4 @@
-"""`symbio finetune`, `train`, `evaluate`: the command line of `pipeline.head_commands`."""
+"""`symbio finetune`, `train`, `evaluate`, `report`: the command line of their `*_commands`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.cli_support import (
     quiet_option,
 )
 
-__all__ = ["evaluate", "finetune", "sweep", "train"]
+__all__ = ["HEAD_COMMANDS"]
 
 
 @click.command()
@@ -141,3 +141,27 @@ def sweep(
         )
     if not complete:
         sys.exit(EXIT_INCOMPLETE)
+
+
+@click.command()
+@click.argument(
+    "run_folders", metavar="RUN", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--split", metavar="SPLIT", help="Whose evaluation. Default: the config's.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write. Default: report.html in the run folder.",
+)
+def report(run_folders: tuple[Path, ...], split: str | None, out: Path | None) -> None:
+    """Write an evaluated run as one HTML file that needs no network.
+
+    Example: symbio report runs/epic55-saoa-seed0
+    """
+    with errors():
+        from pipeline.report_commands import report_runs
+
+        report_runs(run_folders, make_console(), split=split, out=out)
+
+
+HEAD_COMMANDS = (finetune, train, evaluate, sweep, report)

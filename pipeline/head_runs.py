@@ -21,7 +21,7 @@ from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.head_rows import HeadData, load_data, open_rows
-from pipeline.runs import start_run_folder
+from pipeline.runs import evaluation_folder, start_run_folder
 
 __all__ = [
     "Evaluated",
@@ -167,8 +167,7 @@ def evaluate_on(
         "skipped_segments": data.skipped[split],
         **_provenance(experiment),
     }
-    # The config's split has the plain names; a look at another one leaves them as they are.
-    folder = run_folder if split == config.evaluate.split else run_folder / split
+    folder = evaluation_folder(run_folder, config, split)
     write_evaluation(folder, scores, metrics, details=details)
     return Evaluated(split, metrics, len(scores.segment_ids), data.skipped[split])
 

@@ -12,7 +12,13 @@ from pipeline.config_file import dump_config, load_config
 from pipeline.errors import RunFolderError
 from stores.durable import replace_file
 
-__all__ = ["check_same_settings", "default_run_folder", "open_run_folder", "start_run_folder"]
+__all__ = [
+    "check_same_settings",
+    "default_run_folder",
+    "evaluation_folder",
+    "open_run_folder",
+    "start_run_folder",
+]
 
 CONFIG_NAME = "config.yaml"
 LAST_NAME = "last.safetensors"
@@ -21,6 +27,11 @@ LAST_NAME = "last.safetensors"
 def default_run_folder(config: ExperimentConfig) -> Path:
     """Where a training goes unless it is told otherwise: one folder per head and seed."""
     return config.runs / f"{config.name}-{config.head.name}-seed{config.train.seed}"
+
+
+def evaluation_folder(folder: Path, config: ExperimentConfig, split: str) -> Path:
+    """Where a run keeps what was measured on a split: the config's own lies in the run folder."""
+    return folder if split == config.evaluate.split else folder / split
 
 
 def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) -> None:

@@ -11,13 +11,7 @@ __all__ = ["CONFIGS", "PAGES", "ROOT", "blocks", "prose", "section", "table_rows
 ROOT = Path(__file__).parent.parent
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-    *(
-        "docs/conventions.md",
-        "docs/config.md",
-        "docs/extraction.md",
-        "docs/heads.md",
-        "docs/store.md",
-    ),
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 )
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 

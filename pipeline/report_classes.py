@@ -1,0 +1,180 @@
+"""Which classes a run knows and which it takes for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.report_run import Branch
+
+__all__ = ["ClassRow", "ClassView", "Confusion", "Matrix", "MatrixCell", "view_classes"]
+
+MATRIX_CLASSES = 20
+CONFUSIONS = 20
+CONFUSIONS_OF_A_CLASS = 3
+CELL_PX, NAME_PX = 24, 132
+LONGEST_NAME = 18
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """``count`` segments of one class that were taken for another; ``share`` of the class."""
+
+    label: str
+    answer: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How one class fares. ``support``: its segments; ``answers``: segments it was answered to.
+
+    ``recall`` is None without support, ``precision`` without an answer.
+    """
+
+    name: str
+    support: int
+    answers: int
+    recall: float | None
+    precision: float | None
+    confusions: Sequence[Confusion]
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """One cell at (x, y) pixels; ``share`` of its row's class, 0 to 1."""
+
+    x: int
+    y: int
+    count: int
+    share: float
+    right: bool
+    title: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Confusion matrix of the most frequent classes: labels down, answers across.
+
+    ``rows`` and ``columns``: (position in pixels, name cut short); the last column is all other
+    classes where there are any.
+    """
+
+    rows: Sequence[tuple[int, str]]
+    columns: Sequence[tuple[int, str]]
+    cells: Sequence[MatrixCell]
+    left: int
+    top: int
+    cell: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """The classes of one branch, by falling support; those never seen or answered are left out."""
+
+    branch: str
+    rows: Sequence[ClassRow]
+    num_classes: int
+    num_segments: int
+    matrix: Matrix
+    confusions: Sequence[Confusion]
+
+
+def view_classes(branch: Branch) -> ClassView | None:
+    """Count a branch's answers by class.
+
+    Returns:
+        None where no segment has a label.
+    """
+    labelled = branch.labelled
+    if not labelled.any():
+        return None
+    counts = _count(branch.labels[labelled], branch.predictions[labelled], len(branch.names))
+    support, answers = counts.sum(axis=1), counts.sum(axis=0)
+    # Stable, so classes of equal support stay in the order of their ids.
+    order = [int(i) for i in np.argsort(-support, kind="stable") if support[i] or answers[i]]
+    return ClassView(
+        branch=branch.name,
+        rows=[_row(branch.names, counts, i) for i in order],
+        num_classes=len(branch.names),
+        num_segments=int(labelled.sum()),
+        matrix=_matrix(branch.names, counts, [i for i in order if support[i]][:MATRIX_CLASSES]),
+        confusions=_confusions(branch.names, counts)[:CONFUSIONS],
+    )
+
+
+def _count(
+    labels: npt.NDArray[np.int64], answers: npt.NDArray[np.int64], num_classes: int
+) -> npt.NDArray[np.int64]:
+    """(C, C): segments by label and answer."""
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (labels, answers), 1)
+    return counts
+
+
+def _row(names: Sequence[str], counts: npt.NDArray[np.int64], i: int) -> ClassRow:
+    support, answers, right = int(counts[i].sum()), int(counts[:, i].sum()), int(counts[i, i])
+    only = np.zeros_like(counts)
+    only[i] = counts[i]
+    return ClassRow(
+        name=names[i],
+        support=support,
+        answers=answers,
+        recall=right / support if support else None,
+        precision=right / answers if answers else None,
+        confusions=_confusions(names, only)[:CONFUSIONS_OF_A_CLASS],
+    )
+
+
+def _confusions(names: Sequence[str], counts: npt.NDArray[np.int64]) -> list[Confusion]:
+    """The wrong answers, the most frequent first, then by class ids."""
+    support = counts.sum(axis=1)
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    pairs = sorted(np.argwhere(wrong).tolist(), key=lambda pair: (-wrong[tuple(pair)], pair))
+    return [
+        Confusion(names[i], names[j], int(wrong[i, j]), float(wrong[i, j] / support[i]))
+        for i, j in pairs
+    ]
+
+
+def _matrix(names: Sequence[str], counts: npt.NDArray[np.int64], classes: Sequence[int]) -> Matrix:
+    rest = [i for i in range(len(names)) if i not in set(classes)]
+    columns = [(names[j], counts[:, j]) for j in classes]
+    if rest:
+        columns.append(("all others", counts[:, rest].sum(axis=1)))
+    cells = [
+        MatrixCell(
+            x=NAME_PX + column * CELL_PX,
+            y=NAME_PX + row * CELL_PX,
+            count=int(of_answer[i]),
+            share=float(of_answer[i] / counts[i].sum()),
+            right=row == column,
+            title=f"{names[i]} answered as {answer}: {of_answer[i]} of {counts[i].sum()}",
+        )
+        for row, i in enumerate(classes)
+        for column, (answer, of_answer) in enumerate(columns)
+        if of_answer[i]
+    ]
+    places = [NAME_PX + k * CELL_PX for k in range(len(columns))]
+    return Matrix(
+        rows=[(y, shorten(names[i])) for y, i in zip(places, classes, strict=False)],
+        columns=[(x, shorten(name)) for x, (name, _) in zip(places, columns, strict=True)],
+        cells=cells,
+        left=NAME_PX,
+        top=NAME_PX,
+        cell=CELL_PX,
+        width=NAME_PX + len(columns) * CELL_PX + 4,
+        height=NAME_PX + len(classes) * CELL_PX + 4,
+    )
+
+
+def shorten(name: str) -> str:
+    """A name that fits beside a drawing."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

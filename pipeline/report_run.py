@@ -1,0 +1,224 @@
+"""What a report knows of one run: its files, and the experiment as far as it is still there."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.checkpoint import Checkpoint, read_checkpoint
+from heads.scores import load_scores
+from pipeline.config import ExperimentConfig
+from pipeline.datasets import load_dataset
+from pipeline.errors import PipelineError, RunFolderError
+from pipeline.experiment import Experiment, resolve
+from pipeline.runs import evaluation_folder, open_run_folder
+from pipeline.segments import Segment
+
+__all__ = ["Branch", "ReportedRun", "read_run"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch's answers to the n segments of a run.
+
+    ``names``: of the C classes. ``scores``: (n, C) probabilities. ``labels``: (n,) int64, −1 where
+    a segment has none.
+    """
+
+    name: str
+    names: Sequence[str]
+    scores: npt.NDArray[np.floating]
+    labels: npt.NDArray[np.int64]
+
+    @property
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """(n,) the class of the highest score; of equal ones the first."""
+        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether a segment has a label."""
+        return np.asarray(self.labels >= 0)
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether the best class is the label's."""
+        return np.asarray(self.predictions == self.labels)
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run that was trained and evaluated.
+
+    Attributes:
+        metrics: what ``metrics.json`` holds.
+        epochs: the rows of ``log.csv``, numbers by column.
+        segment_ids: of the n evaluated segments.
+        verb, noun: the answers.
+        segments: the data set's segments by id; empty where it cannot be read any more.
+        num_segments: of each split.
+        experiment: with stages and videos; None where something it needs is gone.
+        notes: what is gone, as sentences.
+    """
+
+    folder: Path
+    config: ExperimentConfig
+    checkpoint: Checkpoint
+    split: str
+    metrics: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, float]]
+    segment_ids: Sequence[str]
+    verb: Branch
+    noun: Branch
+    segments: Mapping[str, Segment]
+    num_segments: Mapping[str, int]
+    experiment: Experiment | None
+    notes: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """The run folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether verb and noun are both right."""
+        return self.verb.right & self.noun.right
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether both labels are there."""
+        return self.verb.labelled & self.noun.labelled
+
+    @property
+    def confidence(self) -> npt.NDArray[np.floating]:
+        """(n,) P(best verb) · P(best noun)."""
+        return np.asarray(self.verb.scores.max(axis=1) * self.noun.scores.max(axis=1))
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch that the checkpoint is of, counted from 1."""
+        return int(self.checkpoint.training["epoch"])
+
+
+def read_run(folder: Path, split: str | None = None) -> ReportedRun:
+    """Read what a report needs.
+
+    Args:
+        split: whose evaluation; by default the config's.
+
+    Raises:
+        RunFolderError: not a run folder, not evaluated yet, or its files contradict each other.
+    """
+    config = open_run_folder(folder)
+    split = split or config.evaluate.split
+    evaluated = evaluation_folder(folder, config, split)
+    for name in ("scores.npz", "metrics.json"):
+        if not (evaluated / name).is_file():
+            option = "" if evaluated == folder else f" --split {split}"
+            raise RunFolderError(
+                f"{folder}: got no {name} of split {split}, expected an evaluated run; run "
+                f"`symbio evaluate {folder}{option}` first"
+            )
+    scores = load_scores(evaluated / "scores.npz")
+    names, segments, num_segments, experiment, notes = _look_up(config)
+    verb, noun = (
+        Branch(name, _names(names.get(name), score, name, folder), score, labels)
+        for name, score, labels in (
+            ("verb", scores.verb_scores, scores.verb_labels),
+            ("noun", scores.noun_scores, scores.noun_labels),
+        )
+    )
+    return ReportedRun(
+        folder=folder,
+        config=config,
+        checkpoint=read_checkpoint(folder / "head.safetensors"),
+        split=split,
+        metrics=_read_metrics(evaluated / "metrics.json"),
+        epochs=_read_log(folder / "log.csv"),
+        segment_ids=scores.segment_ids,
+        verb=verb,
+        noun=noun,
+        segments=segments,
+        num_segments=num_segments,
+        experiment=experiment,
+        notes=notes,
+    )
+
+
+def _read_metrics(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunFolderError(f"{path}: got no JSON ({error}); evaluate the run again") from error
+    if not isinstance(content, Mapping):
+        raise RunFolderError(f"{path}: got no metrics of an evaluation; evaluate the run again")
+    return content
+
+
+def _look_up(
+    config: ExperimentConfig,
+) -> tuple[
+    dict[str, Sequence[str]],
+    dict[str, Segment],
+    Mapping[str, int],
+    Experiment | None,
+    list[str],
+]:
+    """Class names, segments, segments a split, the experiment, and what of them is gone."""
+    experiment, notes = None, []
+    try:
+        experiment = resolve(config)
+        dataset = experiment.dataset
+    except (PipelineError, OSError, ValueError) as error:
+        notes.append(f"Frames and attention are left out: {error}.")
+        try:
+            dataset = load_dataset(config.data)
+        except (PipelineError, OSError, ValueError) as gone:
+            notes.append(f"Classes go by their numbers: {gone}.")
+            return {}, {}, {}, None, notes
+    names = {"verb": dataset.verb_names, "noun": dataset.noun_names}
+    segments = {segment.segment_id: segment for segment in dataset.segments}
+    sizes = Counter(segment.split for segment in dataset.segments)
+    return names, segments, sizes, experiment, notes
+
+
+def _names(
+    names: Sequence[str] | None, scores: npt.NDArray[np.floating], what: str, folder: Path
+) -> Sequence[str]:
+    """Names of the classes that were scored; numbers where there are none."""
+    count = scores.shape[1]
+    if names is None:
+        return [f"{what} {i}" for i in range(count)]
+    if len(names) != count:
+        raise RunFolderError(
+            f"{folder}: got scores of {count} {what} classes, expected the data set's "
+            f"{len(names)}; evaluate the run again"
+        )
+    return names
+
+
+def _read_log(path: Path) -> list[dict[str, float]]:
+    """Rows of ``log.csv``; cells that are no numbers are left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_numbers(row) for row in csv.DictReader(file)]
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    found = {}
+    for name, text in row.items():
+        try:
+            found[name] = float(text)
+        except (TypeError, ValueError):
+            continue
+    return found
