@@ -40,6 +40,7 @@ def test_all_commands_are_there() -> None:
         "train",
         "evaluate",
         "sweep",
+        "report",
         "store",
         "completion",
     }
