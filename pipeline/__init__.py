@@ -13,7 +13,7 @@ Where to look:
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console
     training backbones                     stage_one, finetune, finetune_*
-    training heads                         head_rows, head_runs, runs
+    training heads                         head_rows, maps_reader, head_runs, runs
     training many heads                    sweep_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*

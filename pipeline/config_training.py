@@ -96,8 +96,12 @@ class StageOneConfig(Section):
 
 
 class TrainConfig(Section):
-    """Head training; the defaults are the papers' for R-50."""
+    """Head training; the defaults are the papers' for R-50.
 
+    ``features``: ``aligned`` reads that stage's rows; ``maps`` makes the same of whole maps.
+    """
+
+    features: Literal["aligned", "maps"] = "aligned"
     epochs: Count = 15
     batch_size: Count = 32
     learning_rate: Positive = 1e-4

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from heads.table import FeatureTable, Sample
 from pipeline.errors import RowsMissing
 from pipeline.experiment import Experiment
 from pipeline.generations import open_generation
+from pipeline.maps_reader import MapsReader
 from pipeline.segments import Segment
-from stores.base import ArraySpec, FeatureReader
+from pipeline.stages import Stage
+from stores.base import ArraySpec, FeatureReader, Store
 from stores.registry import open_store
 
 __all__ = ["HeadData", "load_data", "open_rows"]
@@ -33,22 +35,40 @@ class HeadData:
 
 @contextmanager
 def open_rows(experiment: Experiment) -> Iterator[FeatureReader]:
-    """The experiment's ``aligned`` rows, opened for reading.
+    """What heads of the experiment read, opened: ``aligned`` rows, stored or made of whole maps.
 
     Raises:
-        RowsMissing: there is no store, or none of these rows in it.
+        RowsMissing: there is no store, or none of the rows in it.
     """
     path = experiment.config.store.path
     if not path.is_dir():
-        raise RowsMissing(f"{path}: there is no store yet; run `symbio run` first")
+        raise RowsMissing(f"{path}: there is no store yet; run {_how(experiment)} first")
+    aligned = experiment.aligned
     with open_store(path, mode="r") as store:
-        generation = open_generation(store, experiment.aligned)
-        if generation is None:
-            raise RowsMissing(
-                f"{path}: no aligned rows under key {experiment.aligned.key[:12]}, which these "
-                "settings have; run `symbio run` first, or `symbio plan` to see what differs"
-            )
-        yield generation
+        if experiment.config.train.features == "aligned":
+            yield _stored_rows(experiment, store, aligned)
+            return
+        readers = {stage.name: _stored_rows(experiment, store, stage) for stage in aligned.upstream}
+        reader = MapsReader(aligned, experiment.clips, experiment.identities, readers)
+        with closing(reader):
+            yield reader
+
+
+def _stored_rows(experiment: Experiment, store: Store, stage: Stage) -> FeatureReader:
+    generation = open_generation(store, stage)
+    if generation is None:
+        raise RowsMissing(
+            f"{store.path}: no {stage.name} rows under key {stage.key[:12]}, which these settings "
+            f"have; run {_how(experiment)} first, or `symbio plan` to see what differs"
+        )
+    return generation
+
+
+def _how(experiment: Experiment) -> str:
+    """The command that makes the rows that heads read."""
+    if experiment.config.train.features == "aligned":
+        return "`symbio run`"
+    return "`symbio run " + " ".join(f"--stage {name}" for name in experiment.video_stages) + "`"
 
 
 def load_data(
@@ -102,8 +122,8 @@ def _samples(
     if skipped and (not skip_missing or not samples):
         raise RowsMissing(
             f"{skipped:,} of {len(wanted):,} segments of split {split!r} have no stored features; "
-            "run `symbio run`, see `symbio status` for what failed, or add --skip-missing to go "
-            "on without them"
+            f"run {_how(experiment)}, see `symbio status` for what failed, or add --skip-missing "
+            "to go on without them"
         )
     return samples, skipped
 

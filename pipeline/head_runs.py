@@ -118,7 +118,7 @@ def _head_and_settings(experiment: Experiment, data: HeadData) -> tuple[Head, Tr
             seed=config.train.seed,
             **config.head.options,
         )
-        settings = TrainSettings(**config.train.model_dump(exclude={"resident_mib"}))
+        settings = TrainSettings(**config.train.model_dump(exclude={"resident_mib", "features"}))
     except ValueError as error:
         raise ConfigError(f"head, train: {error}") from error
     return head, settings

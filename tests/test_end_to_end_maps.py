@@ -1,0 +1,97 @@
+"""Training from whole maps on small videos: no aligned row is stored, and nothing else differs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_fixtures import symbio, write_experiment
+from safetensors.numpy import load_file
+from test_end_to_end import made, run
+
+from heads.scores import load_scores
+from stores.registry import open_store
+
+UPSTREAM = ("verb", "noun", "objects")
+MAPS = ("--set", "train.features=maps")
+
+
+@pytest.fixture(scope="module")
+def upstream_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small experiment with rows of three stages, none of ``aligned``."""
+    folder = tmp_path_factory.mktemp("maps")
+    write_experiment(folder)
+    assert set(made(run(folder, stages=UPSTREAM))) == set(UPSTREAM)
+    return folder
+
+
+def train(folder: Path, name: str, *options: str) -> Path:
+    done = symbio("train", folder / "small.yaml", "--run", folder / name, *options, "--quiet")
+    assert done.code == 0, done.err
+    return folder / name
+
+
+def stages_in(folder: Path) -> set[str]:
+    with open_store(folder / "store", mode="r") as store:
+        return {generation.stage for generation in store.generations()}
+
+
+def test_a_head_from_maps_is_that_from_aligned_rows(upstream_only: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(upstream_only, folder)
+    config = folder / "small.yaml"
+    config.write_text(config.read_text().replace(str(upstream_only), str(folder)))
+    from_maps = train(folder, "maps", *MAPS)
+    streamed = train(folder, "streamed", *MAPS, "--set", "train.resident_mib=0")
+    assert stages_in(folder) == set(UPSTREAM)
+    assert symbio("evaluate", from_maps).code == 0
+    assert symbio("run", config).code == 0
+    from_rows = train(folder, "rows")
+    expected = load_file(from_rows / "head.safetensors")
+    for other in (from_maps, streamed):
+        weights = load_file(other / "head.safetensors")
+        assert weights.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(weights[name], values, err_msg=name)
+        scores = load_scores(other / "scores.npz")
+        np.testing.assert_array_equal(
+            scores.verb_scores, load_scores(from_rows / "scores.npz").verb_scores
+        )
+
+
+def test_alignment_may_change_without_a_run(upstream_only: Path) -> None:
+    heads = [
+        load_file(
+            train(
+                upstream_only, name, *MAPS, "--set", f"stages.aligned.local_window_seconds={name}"
+            )
+            / "head.safetensors"
+        )
+        for name in ("1", "2")
+    ]
+    assert any(not np.array_equal(heads[0][name], heads[1][name]) for name in heads[0])
+    assert stages_in(upstream_only) == set(UPSTREAM)
+
+
+def test_what_is_missing_is_told_with_the_command_that_makes_it(
+    upstream_only: Path, tmp_path: Path
+) -> None:
+    file = upstream_only / "small.yaml"
+    refused = symbio("train", file, "--run", tmp_path / "a")
+    assert refused.code == 2
+    assert "no aligned rows under key" in refused.err
+    command = "`symbio run --stage verb --stage noun --stage objects`"
+    other = ("--set", "stages.noun.clip.stride=1")
+    refused = symbio("train", file, "--run", tmp_path / "a", *MAPS, *other)
+    assert refused.code == 2
+    assert "no noun rows under key" in refused.err
+    assert f"run {command} first" in refused.err
+    refused = symbio("train", file, "--run", tmp_path / "a", *MAPS, "--set", "views.train=3")
+    assert refused.code == 2
+    assert "2 of 2 segments of split 'train' have no stored features" in refused.err
+    assert f"run {command}, see" in refused.err
+    refused = symbio("train", file, *MAPS, "--set", f"store.path={tmp_path / 'none'}")
+    assert f"there is no store yet; run {command} first" in refused.err
+    assert not (tmp_path / "a").exists()
