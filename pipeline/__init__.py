@@ -1,7 +1,7 @@
 """What ties the leaves together: config, data sets, stages, runs, trainings, commands.
 
 Where to look:
-    an experiment's file                   config, config_*, yaml_file
+    an experiment's file                   config, config_*, yaml_file, presets
     labels, segments, clips                datasets, dataset_*, csv_file, segments, clips
     videos and what they are               videos, promises, identity; boxes, boxes_store
     a config made concrete                 experiment
@@ -14,6 +14,7 @@ Where to look:
     what it says                           run_report, timings, console
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, runs
+    training heads                         head_rows, head_runs, train_settings, runs
     training many heads                    sweep_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*

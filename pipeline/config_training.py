@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,8 +14,10 @@ from pipeline.config_base import (
     NonNegative,
     Positive,
     Section,
+    Switch,
     WeightedConfig,
 )
+from pipeline.presets import HEAD_PRESETS, STAGE_ONE_PRESETS, PresetName, fill_preset
 
 __all__ = [
     "BoxFinetuneConfig",
@@ -57,14 +59,20 @@ class ClipFinetuneConfig(StageOneSection):
 
     ``cached_views``: 0 decodes a clip with a new centre for each segment and epoch; n decodes n
     centres per segment once and keeps them in memory (``cache_mib``), for small data sets.
-    ``workers``: processes that decode.
+    ``preset`` fills in what the section does not say. ``workers``: processes that decode.
     """
 
+    preset: PresetName | None = None
     crop_px: Count = 224
     scale_range_px: tuple[Count, Count] = (224, 288)
     test_resize_px: Count = 256
     cached_views: Natural = 0
     workers: Natural = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, given: Any) -> Any:
+        return fill_preset(STAGE_ONE_PRESETS, given)
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ClipFinetuneConfig:
@@ -98,19 +106,37 @@ class StageOneConfig(Section):
 class TrainConfig(Section):
     """Head training; the defaults are the papers' for R-50.
 
-    ``features``: ``aligned`` reads that stage's rows; ``maps`` makes the same of whole maps.
+    ``preset`` fills in what the section does not say. ``features``: ``aligned`` reads that stage's
+    rows; ``maps`` makes the same of whole maps. ``heads.settings`` says what the settings of the
+    optimizer mean, and which go together.
     """
 
+    preset: PresetName | None = None
     features: Literal["aligned", "maps"] = "aligned"
     epochs: Count = 15
     batch_size: Count = 32
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 1e-4
+    warmup_epochs: Natural = 0
+    schedule: Literal["step", "cosine"] = "step"
     decay_epochs: tuple[Count, ...] = ()
     decay_factor: Positive = 0.1
     momentum: NonNegative = 0.9
+    nesterov: Switch = False
+    betas: tuple[NonNegative, NonNegative] = (0.9, 0.999)
+    eps: Positive = 1e-8
     weight_decay: NonNegative = 1e-4
+    gradient_clip_norm: Positive | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: Switch = False
+    keep_every: Natural = 0
     resident_mib: Natural = 8192
     seed: Natural = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, given: Any) -> Any:
+        return fill_preset(HEAD_PRESETS, given)
 
 
 class EvaluateConfig(Section):

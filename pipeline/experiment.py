@@ -26,6 +26,7 @@ from pipeline.identity import MEMO_NAME, IdentityMemo
 from pipeline.segments import Dataset
 from pipeline.stage_flow import flow_source
 from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
+from pipeline.train_settings import train_settings
 from pipeline.videos import Video, locate_flow, locate_video
 
 __all__ = ["Experiment", "MissingVideo", "check_head", "resolve", "stage_keys"]
@@ -122,15 +123,16 @@ def _check_boxes(boxes: BoxTable | None, dataset: Dataset) -> None:
 
 
 def check_head(config: ExperimentConfig) -> None:
-    """A head that does not exist is found out before days of extraction, not after.
+    """A head that cannot be trained is found out before days of extraction, not after.
 
     Raises:
-        ConfigError: saying which heads there are.
+        ConfigError: no such head, or settings of its training that do not go together.
     """
     if config.head.name not in list_heads():
         raise ConfigError(
             f"head.name: got {config.head.name!r}, expected one of {', '.join(list_heads())}"
         )
+    train_settings(config.train)
 
 
 def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:

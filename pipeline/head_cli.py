@@ -50,6 +50,11 @@ def finetune(
 @config_options
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Where it goes.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch.")
+@click.option(
+    "--from-epoch",
+    type=click.IntRange(min=1),
+    help="With --resume: go back to this epoch first, which train.keep_every kept.",
+)
 @click.option("--skip-missing", is_flag=True, help="Train on the segments that have features.")
 @quiet_option
 def train(
@@ -57,6 +62,7 @@ def train(
     overrides: tuple[str, ...],
     run_folder: Path | None,
     resume: bool,
+    from_epoch: int | None,
     skip_missing: bool,
     quiet: bool,
 ) -> None:
@@ -64,6 +70,8 @@ def train(
 
     Example: symbio train configs/epic55_saoa_r50.yaml --set head.name=pooled --set train.seed=1
     """
+    if from_epoch is not None and not resume:
+        raise click.UsageError("--from-epoch goes with --resume")
     with errors():
         from pipeline.head_commands import train_head
 
@@ -72,6 +80,7 @@ def train(
             run_folder,
             make_console(),
             resume=resume,
+            from_epoch=from_epoch,
             skip_missing=skip_missing,
             quiet=quiet,
         )

@@ -51,6 +51,7 @@ def train_head(
     console: Console,
     *,
     resume: bool,
+    from_epoch: int | None = None,
     skip_missing: bool,
     quiet: bool,
 ) -> Path:
@@ -62,7 +63,14 @@ def train_head(
             console.print(format_epoch(report))
 
     experiment = resolve(config)
-    train_run(experiment, folder, resume=resume, skip_missing=skip_missing, on_epoch=show)
+    train_run(
+        experiment,
+        folder,
+        resume=resume,
+        from_epoch=from_epoch,
+        skip_missing=skip_missing,
+        on_epoch=show,
+    )
     split = config.evaluate.split
     if experiment.dataset.split(split):
         found = evaluate_run(experiment, folder, split=split, skip_missing=skip_missing)

@@ -15,13 +15,13 @@ from heads.checkpoint import load_head, read_checkpoint
 from heads.evaluation import score_table, write_evaluation
 from heads.metrics import Metrics, action_prior
 from heads.registry import create_head, head_class
-from heads.settings import TrainSettings
 from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.head_rows import HeadData, load_data, open_rows
 from pipeline.runs import evaluation_folder, start_run_folder
+from pipeline.train_settings import train_settings
 
 __all__ = [
     "Evaluated",
@@ -52,12 +52,14 @@ def train_run(
     run_folder: Path,
     *,
     resume: bool,
+    from_epoch: int | None = None,
     skip_missing: bool,
     on_epoch: Callable[[EpochReport], None],
 ) -> TrainResult:
     """Train the experiment's head from its rows into a run folder.
 
     Args:
+        from_epoch: with ``resume``, go back to this epoch first, which was kept.
         skip_missing: train on the segments that have features, instead of refusing.
 
     Raises:
@@ -71,7 +73,9 @@ def train_run(
         data = load_data(
             experiment, reader, splits=splits, outputs=outputs, skip_missing=skip_missing
         )
-        return train_on(experiment, data, run_folder, resume=resume, on_epoch=on_epoch)
+        return train_on(
+            experiment, data, run_folder, resume=resume, from_epoch=from_epoch, on_epoch=on_epoch
+        )
 
 
 def training_splits(experiment: Experiment) -> list[str]:
@@ -85,12 +89,13 @@ def train_on(
     run_folder: Path,
     *,
     resume: bool,
+    from_epoch: int | None = None,
     on_epoch: Callable[[EpochReport], None],
 ) -> TrainResult:
     """`train_run` on data that is loaded already: with `training_splits` and the head's inputs."""
     config = experiment.config
     resolve_device(config.device)
-    head, settings = _head_and_settings(experiment, data)
+    head, settings = _head(experiment, data), train_settings(config.train)
     start_run_folder(run_folder, config, resume=resume)
     return train_head(
         run_folder,
@@ -102,15 +107,17 @@ def train_on(
         device=config.device,
         provenance=_provenance(experiment),
         resume=resume,
+        from_epoch=from_epoch,
+        keep_every=config.train.keep_every,
         on_epoch=on_epoch,
     )
 
 
-def _head_and_settings(experiment: Experiment, data: HeadData) -> tuple[Head, TrainSettings]:
-    """An untrained head for the rows' outputs, and how to train it."""
+def _head(experiment: Experiment, data: HeadData) -> Head:
+    """An untrained head for the rows' outputs."""
     config = experiment.config
     try:
-        head = create_head(
+        return create_head(
             config.head.name,
             specs=data.specs,
             num_verbs=len(experiment.dataset.verb_names),
@@ -118,10 +125,8 @@ def _head_and_settings(experiment: Experiment, data: HeadData) -> tuple[Head, Tr
             seed=config.train.seed,
             **config.head.options,
         )
-        settings = TrainSettings(**config.train.model_dump(exclude={"resident_mib", "features"}))
     except ValueError as error:
-        raise ConfigError(f"head, train: {error}") from error
-    return head, settings
+        raise ConfigError(f"head: {error}") from error
 
 
 def evaluate_run(

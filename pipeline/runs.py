@@ -1,15 +1,18 @@
 """Run folders: one training of one head, and everything to understand and repeat it.
 
-config.yaml  head.safetensors  last.safetensors  log.csv  tensorboard/  metrics.json  scores.npz
+config.yaml  head.safetensors  last.safetensors  epochs/  log.csv  tensorboard/  metrics.json
+scores.npz
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import dump_config, load_config
 from pipeline.errors import RunFolderError
+from pipeline.yaml_file import parse_yaml
 from stores.durable import replace_file
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
 ]
 
 CONFIG_NAME = "config.yaml"
+MOST_NAMED = 5
 LAST_NAME = "last.safetensors"
 
 
@@ -37,6 +41,8 @@ def evaluation_folder(folder: Path, config: ExperimentConfig, split: str) -> Pat
 def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) -> None:
     """Claim a folder for a training. One that ended before its first epoch may be claimed anew.
 
+    With ``resume``, ``train.epochs`` may be more than before; the folder's config then says so.
+
     Raises:
         RunFolderError: it holds another experiment, or one that is not to be resumed.
     """
@@ -48,6 +54,7 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
                 "choose another folder"
             )
         check_same_settings(folder, config, remedy="choose another folder with --run")
+        replace_file(file, dump_config(config).encode(), durable=True)
         return
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: got a file, expected a folder; choose another with --run")
@@ -62,14 +69,40 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
 def check_same_settings(folder: Path, config: ExperimentConfig, *, remedy: str) -> None:
     """Refuse a folder with an epoch of a training that has other settings.
 
+    More epochs are fine where no rate depends on their number.
+
     Raises:
-        RunFolderError: which ends with the remedy.
+        RunFolderError: which names what differs and ends with the remedy.
     """
-    file = folder / CONFIG_NAME
     if not (folder / LAST_NAME).exists():
         return
-    if not file.is_file() or file.read_text(encoding="utf-8") != dump_config(config):
-        raise RunFolderError(f"{folder}: holds a run with other settings (see {file}); {remedy}")
+    file = folder / CONFIG_NAME
+    then = _leaves(parse_yaml(file.read_text(encoding="utf-8"))[0]) if file.is_file() else {}
+    now = _leaves(parse_yaml(dump_config(config))[0])
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    epochs, steps = "train.epochs", config.train.schedule == "step"
+    if names and not (names == [epochs] and steps and now[epochs] > then[epochs]):
+        shown = [
+            f"{name} ({_shown(then, name)} then, {_shown(now, name)} now)"
+            for name in names[:MOST_NAMED]
+        ]
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        raise RunFolderError(
+            f"{folder}: holds a run with other settings: {', '.join(shown)}{more}; {remedy}. A run "
+            "goes on with the same settings, or with more train.epochs where train.schedule is step"
+        )
+
+
+def _shown(leaves: dict[str, Any], name: str) -> str:
+    return repr(leaves[name]) if name in leaves else "absent"
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """Dotted path → value, of everything in a tree that is no section."""
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    below = (_leaves(value, f"{path}.{key}" if path else key) for key, value in tree.items())
+    return {name: value for leaves in below for name, value in leaves.items()}
 
 
 def open_run_folder(folder: Path) -> ExperimentConfig:

@@ -147,6 +147,38 @@ def test_an_interrupted_training_goes_on_to_the_bit(
     assert without_times(half, *files) == without_times(whole, *files)
 
 
+def test_a_training_gets_more_epochs_and_goes_back(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path)
+    options = ("--set", "train.batch_size=1", "--set", "train.keep_every=2")
+    assert symbio("run", config).code == 0
+    whole, more = tmp_path / "whole", tmp_path / "more"
+    assert symbio("train", config, "--run", whole, "--set", "train.epochs=4", *options).code == 0
+    assert symbio("train", config, "--run", more, "--set", "train.epochs=2", *options).code == 0
+    going_on = ("--run", more, "--set", "train.epochs=4", *options, "--resume")
+    done = symbio("train", config, *going_on)
+    assert (done.code, epochs(done.out)) == (0, ["3/4", "4/4"])
+    files = ("head.safetensors", "config.yaml", "metrics.json")
+    assert without_times(more, *files) == without_times(whole, *files)
+    done = symbio("train", config, *going_on, "--from-epoch", "2")
+    assert (done.code, epochs(done.out)) == (0, ["3/4", "4/4"])
+    assert without_times(more, *files) == without_times(whole, *files)
+    done = symbio("train", config, *going_on, "--from-epoch", "3")
+    assert done.code == 2
+    assert "got no state of epoch 3, expected one of those kept: 2, 4;" in done.err
+    done = symbio("train", config, "--from-epoch", "2")
+    assert (done.code, "--from-epoch goes with --resume" in done.err) == (2, True)
+
+
+def test_settings_of_a_training_are_checked_before_anything_else(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path)
+    options = ("--set", "train={epochs: 2, decay_epochs: [2]}")
+    for command in ("plan", "run", "train"):
+        done = symbio(command, config, *options)
+        assert done.code == 2
+        assert "Error: train: got decay_epochs=(2,), expected epochs from 1 to 1" in done.err
+    assert not (tmp_path / "store").exists()
+
+
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(tmp_path: Path) -> None:
     whole, half = tmp_path / "whole", tmp_path / "half"
     assert symbio("run", write_experiment(whole)).code == 0

@@ -55,9 +55,43 @@ def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
     (tmp_path / "last.safetensors").touch()
     before = (tmp_path / "config.yaml").read_text()
     start_run_folder(tmp_path, config_of("train.epochs=3"), resume=True)
-    with pytest.raises(RunFolderError, match="holds a run with other settings"):
-        start_run_folder(tmp_path, config_of("train.epochs=4"), resume=True)
+    for overrides, named in {
+        ("train.epochs=2",): r"train\.epochs \(3 then, 2 now\)",
+        ("train.epochs=4", "views.train=9"): r"views\.train \(\d then, 9 now\), train\.epochs \(3",
+        ("train.epochs=3", "train.seed=7", "head={name: sap, size: 2}"): (
+            r"head\.name \('saoa' then, 'sap' now\), head\.gating \(False then, absent now\), "
+            r"train\.seed \(0 then, 7 now\), head\.size \(absent then, 2 now\);"
+        ),
+    }.items():
+        with pytest.raises(RunFolderError, match=f"a run with other settings: {named}"):
+            start_run_folder(tmp_path, config_of(*overrides), resume=True)
     assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
+    start_run_folder(tmp_path, config_of("train.epochs=3"), resume=True)
+    (tmp_path / "last.safetensors").touch()
+    start_run_folder(tmp_path, config_of("train.epochs=5"), resume=True)
+    assert (tmp_path / "config.yaml").read_text() == dump_config(config_of("train.epochs=5"))
+
+
+def test_a_cosine_goes_on_with_its_epochs_only(tmp_path: Path) -> None:
+    """The rates of the epochs done would have been others."""
+    cosine = "train={schedule: cosine, epochs: 3}"
+    start_run_folder(tmp_path, config_of(cosine), resume=True)
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(
+        RunFolderError, match=r"train\.epochs \(3 then, 5 now\);.*train\.schedule is"
+    ):
+        start_run_folder(tmp_path, config_of(cosine, "train.epochs=5"), resume=True)
+
+
+def test_many_other_settings_are_counted(tmp_path: Path) -> None:
+    start_run_folder(tmp_path, config_of(), resume=True)
+    (tmp_path / "last.safetensors").touch()
+    train = "train={epochs: 3, seed: 1, momentum: 0.5, eps: 0.1, batch_size: 3, nesterov: true}"
+    with pytest.raises(RunFolderError, match=r"\) and 1 more; choose another"):
+        start_run_folder(tmp_path, config_of(train), resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])
