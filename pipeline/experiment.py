@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from extractors.video import reader_identity
-from heads.registry import list_heads
+from heads.registry import head_class, head_options, list_heads
 from pipeline.boxes import BoxTable
 from pipeline.boxes_store import load_boxes
 from pipeline.clips import Clip, make_clips
@@ -126,11 +126,21 @@ def check_head(config: ExperimentConfig) -> None:
     """A head that cannot be trained is found out before days of extraction, not after.
 
     Raises:
-        ConfigError: no such head, or settings of its training that do not go together.
+        ConfigError: no such head, options it does not have, an output that is not stored, or
+            settings of its training that do not go together.
     """
-    if config.head.name not in list_heads():
+    name = config.head.name
+    if name not in list_heads():
+        raise ConfigError(f"head.name: got {name!r}, expected one of {', '.join(list_heads())}")
+    try:
+        head_options(name, config.head.options)
+    except ValueError as error:
+        raise ConfigError(f"head: {error}") from error
+    inputs, stored = head_class(name).inputs, config.stages.aligned.noun_roi
+    if config.train.features == "aligned" and "noun_roi" in inputs and not stored:
         raise ConfigError(
-            f"head.name: got {config.head.name!r}, expected one of {', '.join(list_heads())}"
+            f"head.name: got {name!r}, which reads noun_roi, with stages.aligned.noun_roi: false; "
+            "set it to true, or train from whole maps with train.features: maps"
         )
     train_settings(config.train)
 

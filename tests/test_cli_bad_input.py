@@ -506,3 +506,17 @@ def test_inverted_boxes_stop_a_finetune_with_video_and_time(config: Path) -> Non
 def test_a_head_that_does_not_exist_is_found_out_by_plan(config: Path) -> None:
     assert "head.name: got 'soa'" in cannot(symbio("plan", config, "--set", "head.name=soa"))
     assert symbio("plan", config, "--set", "head.l2_rescale=true").code == 0
+
+
+def test_options_that_a_head_does_not_take_are_found_out_by_plan(config: Path) -> None:
+    message = cannot(symbio("plan", config, "--set", "head.l2=true"))
+    assert "head: got option 'l2' for head 'saoa', expected: ['l2_rescale', " in message
+    message = cannot(symbio("plan", config, "--set", "head.l2_rescale=1"))
+    assert "head: got l2_rescale=1 for head 'saoa', expected bool" in message
+
+
+def test_a_head_whose_output_is_not_stored_is_found_out_by_plan(config: Path) -> None:
+    local = ("plan", config, "--set", "head.name=saoa_local_noun")
+    assert "reads noun_roi, with stages.aligned.noun_roi: false" in cannot(symbio(*local))
+    assert symbio(*local, "--set", "stages.aligned.noun_roi=true").code == 0
+    assert symbio(*local, "--set", "train.features=maps").code == 0

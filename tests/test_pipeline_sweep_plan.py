@@ -161,8 +161,8 @@ def test_a_plan_of_a_sweep_file(config: Path, tmp_path: Path) -> None:
         ({"grids": ["head.name=saoa,sapp"]}, "row 'sapp': head.name: got 'sapp', expected one of"),
         ({"grids": ["train.momentum=0,0.0"]},
          "rows 'train.momentum=0' and 'train.momentum=0.0' have the same settings"),
-        ({"grids": ["head.x=a b,a/b"]},
-         "rows 'head.x=a b' and 'head.x=a/b' would share the folder head.x=a-b"),
+        ({"grids": ["store.path=a b,a/b"]},
+         "rows 'store.path=a b' and 'store.path=a/b' would share the folder store.path=a-b"),
         ({"grids": ["head.name=saoa"], "name": "../up"}, "--name: got '../up', expected letters"),
         ({"grids": ["head.name=saoa"], "seeds": "x"}, "--seeds: got 'x'"),
         ({"grids": ["head.name=saoa"], "overrides": ["train.epochs=0"]}, "--set: train.epochs"),
@@ -176,7 +176,7 @@ def test_a_bad_plan_is_found_before_training(
 
 def test_folders_of_long_labels_differ(config: Path) -> None:
     values = ["x" * 120 + end for end in "ab"]
-    runs = plan_sweep(config, grids=[f"head.x={','.join(values)}"], seeds="0").runs
+    runs = plan_sweep(config, grids=[f"store.path={','.join(values)}"], seeds="0").runs
     assert len({run.folder for run in runs}) == 2
     assert max(len(run.folder.name) for run in runs) < 100
 
