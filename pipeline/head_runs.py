@@ -19,7 +19,7 @@ from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
-from pipeline.head_rows import HeadData, load_data, open_rows
+from pipeline.head_rows import HeadData, check_outputs, load_data, open_rows
 from pipeline.runs import evaluation_folder, start_run_folder
 from pipeline.train_settings import train_settings
 
@@ -116,6 +116,7 @@ def train_on(
 def _head(experiment: Experiment, data: HeadData) -> Head:
     """An untrained head for the rows' outputs."""
     config = experiment.config
+    check_outputs(head_class(config.head.name).inputs, data.specs)
     try:
         return create_head(
             config.head.name,

@@ -27,6 +27,14 @@ def upstream_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def copied(original: Path, folder: Path) -> Path:
+    """An experiment to add rows to; returns its file."""
+    shutil.copytree(original, folder)
+    config = folder / "small.yaml"
+    config.write_text(config.read_text().replace(str(original), str(folder)))
+    return config
+
+
 def train(folder: Path, name: str, *options: str) -> Path:
     done = symbio("train", folder / "small.yaml", "--run", folder / name, *options, "--quiet")
     assert done.code == 0, done.err
@@ -39,10 +47,8 @@ def stages_in(folder: Path) -> set[str]:
 
 
 def test_a_head_from_maps_is_that_from_aligned_rows(upstream_only: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(upstream_only, folder)
-    config = folder / "small.yaml"
-    config.write_text(config.read_text().replace(str(upstream_only), str(folder)))
+    config = copied(upstream_only, tmp_path / "copy")
+    folder = config.parent
     from_maps = train(folder, "maps", *MAPS)
     streamed = train(folder, "streamed", *MAPS, "--set", "train.resident_mib=0")
     assert stages_in(folder) == set(UPSTREAM)
@@ -73,6 +79,24 @@ def test_alignment_may_change_without_a_run(upstream_only: Path) -> None:
     ]
     assert any(not np.array_equal(heads[0][name], heads[1][name]) for name in heads[0])
     assert stages_in(upstream_only) == set(UPSTREAM)
+
+
+def test_what_a_head_reads_beyond_stored_rows(upstream_only: Path, tmp_path: Path) -> None:
+    config = copied(upstream_only, tmp_path / "copy")
+    folder = config.parent
+    local_noun = ("--set", "head.name=saoa_local_noun")
+    from_maps = train(folder, "maps", *MAPS, *local_noun)
+    assert symbio("run", config).code == 0
+    refused = symbio("train", config, "--run", folder / "rows", *local_noun)
+    assert refused.code == 2
+    assert "head.name: got a head that reads noun_roi, expected" in refused.err
+    assert "set train.features: maps, or stages.aligned.noun_roi: true and run" in refused.err
+    stored = ("--set", "stages.aligned.noun_roi=true")
+    assert symbio("run", config, *stored).code == 0
+    from_rows = train(folder, "rows", *stored, *local_noun)
+    expected = load_file(from_rows / "head.safetensors")
+    for name, values in load_file(from_maps / "head.safetensors").items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
 def test_what_is_missing_is_told_with_the_command_that_makes_it(
