@@ -64,6 +64,7 @@ class MapsReader(FeatureReader):
         self._clips = {
             stage.row_key(clip, identities): clip for clip in clips if stage.has(clip, identities)
         }
+        self._found: set[str] = set()
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="align")
 
     def close(self) -> None:
@@ -73,13 +74,13 @@ class MapsReader(FeatureReader):
     def missing(self, keys: Iterable[str]) -> list[str]:
         """See `FeatureReader.missing`: unknown clips, and those with an upstream row missing."""
         asked = list(dict.fromkeys(keys))
-        readable = self._readable([key for key in asked if key in self._clips])
-        return [key for key in asked if key not in readable]
+        self._find([key for key in asked if key in self._clips])
+        return [key for key in asked if key not in self._found]
 
     def keys(self) -> list[str]:
         """See `FeatureReader.keys`; the order is that of the clips."""
-        readable = self._readable(list(self._clips))
-        return [key for key in self._clips if key in readable]
+        self._find(list(self._clips))
+        return [key for key in self._clips if key in self._found]
 
     def __len__(self) -> int:
         return len(self.keys())
@@ -112,12 +113,12 @@ class MapsReader(FeatureReader):
             values[...] = made[name][[place[key] for key in keys]]
         return arrays
 
-    def _readable(self, keys: Sequence[str]) -> set[str]:
-        looks = (
-            self._rows(keys[start : start + ROWS_PER_LOOK])
-            for start in range(0, len(keys), ROWS_PER_LOOK)
-        )
-        return {row.key for rows in looks for row in readable_rows(rows, self._readers)}
+    def _find(self, keys: Sequence[str]) -> None:
+        """Look for the upstream rows of keys whose rows were not found before."""
+        new = [key for key in keys if key not in self._found]
+        for start in range(0, len(new), ROWS_PER_LOOK):
+            rows = self._rows(new[start : start + ROWS_PER_LOOK])
+            self._found.update(row.key for row in readable_rows(rows, self._readers))
 
     def _rows(self, keys: Iterable[str]) -> list[DerivedRow]:
         return self._stage.rows([self._clips[key] for key in keys], self._identities)
