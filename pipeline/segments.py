@@ -99,6 +99,7 @@ def make_dataset(
         promised_seconds or {},
         protocol or Protocol(),
     )
+    _check_test_labels(segments)
     for split in splits:
         if split not in dataset.splits:
             raise AnnotationError(
@@ -156,6 +157,19 @@ def _check_classes(segment: Segment, where: str, *, num_verbs: int, num_nouns: i
         if not 0 <= value < count:
             raise AnnotationError(
                 f"{where}: got {kind} {value}, expected 0 to {count - 1} ({count} classes)"
+            )
+
+
+def _check_test_labels(segments: Mapping[str, Segment]) -> None:
+    """A split is measured or it is not: some labels would be dropped in silence."""
+    firsts: dict[str, tuple[str, bool]] = {}
+    for place, segment in segments.items():
+        first, labelled = firsts.setdefault(segment.split, (place, segment.labelled))
+        if labelled != segment.labelled:
+            got = "labels" if segment.labelled else "no labels"
+            raise AnnotationError(
+                f"{place}: segment {segment.segment_id!r}: got {got} in split {segment.split!r}, "
+                f"expected all or none to have them, as in {Path(first).name}"
             )
 
 

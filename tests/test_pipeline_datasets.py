@@ -115,16 +115,24 @@ class TestCsv:
 
 class TestUnlabelled:
     def test_rows_of_test_may_be_without_classes(self, tmp_path: Path) -> None:
-        rows = "a,0,1,1,0,train\na,1,2,,,test\na,2,3, , ,test\na,3,4,2,1,test\n"
+        rows = "a,0,1,1,0,train\na,1,2,,,test\na,2,3, , ,test\n"
         dataset = load(tmp_path, HEADER + rows)
         assert [(s.verb_class, s.noun_class) for s in dataset.segments] == [
             (1, 0),
             (UNLABELLED, UNLABELLED),
             (UNLABELLED, UNLABELLED),
-            (2, 1),
         ]
-        assert [s.labelled for s in dataset.segments] == [True, False, False, True]
+        assert [s.labelled for s in dataset.segments] == [True, False, False]
         assert dataset.splits == ("train", "test")
+
+    @pytest.mark.parametrize(("first", "second"), [("1,0", ","), (",", "1,0")])
+    def test_some_of_test_may_not(self, tmp_path: Path, first: str, second: str) -> None:
+        got = refused(tmp_path, f"{HEADER}a,0,1,0,0,val\na,0,1,{first},test\na,1,2,{second},test\n")
+        labels = "no labels" if second == "," else "labels"
+        assert got == (
+            f"labels.csv:4: segment 'a_2': got {labels} in split 'test', expected all or none to "
+            "have them, as in labels.csv:3"
+        )
 
     @pytest.mark.parametrize(
         ("row", "message"),
