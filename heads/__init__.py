@@ -7,7 +7,8 @@ Where to look:
     samples and their rows                 table, loader
     training                               training, training_*, kept_epochs, optimizer, settings
     files                                  checkpoint, scores, atomic
-    evaluation                             evaluation, metrics, protocols, ranking
+    evaluation                             evaluation, metrics, protocols, ranking,
+                                           class_figures
 """
 
 from heads.base import Batch, Head, HeadConfig, HeadDims

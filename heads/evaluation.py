@@ -15,6 +15,7 @@ from torch import Tensor
 
 from heads.atomic import write_atomically
 from heads.base import Head
+from heads.class_figures import ClassFigures
 from heads.loader import open_batches
 from heads.metrics import Metrics, softmax
 from heads.scores import Scores, save_scores
@@ -79,20 +80,38 @@ def _check_finite(name: str, logits: Tensor, segment_ids: Sequence[str]) -> None
 
 
 def write_evaluation(
-    run_folder: Path, scores: Scores, metrics: Metrics | None, *, details: Mapping[str, Any]
+    run_folder: Path,
+    scores: Scores,
+    metrics: Metrics | None,
+    *,
+    details: Mapping[str, Any],
+    official: Mapping[str, float] | None = None,
+    classes: Mapping[str, Sequence[ClassFigures]] | None = None,
 ) -> None:
     """Write `scores.npz` and `metrics.json`, each atomically.
 
-    `metrics.json` holds the fields of `Metrics` and `details`.
+    `metrics.json` holds `metrics`, `official`, `classes` and `details`; the first three are null
+    where there are no labels.
 
     Args:
         run_folder: made if absent.
         scores: to keep for fusion with other runs.
         metrics: of these scores; None where there are no labels.
         details: JSON-able; which checkpoint, prior and segments the numbers belong to.
+        official: from `official_metrics`.
+        classes: `verb` and `noun` → from `class_table`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     save_scores(run_folder / "scores.npz", scores)
-    measured = None if metrics is None else asdict(metrics)
-    content = json.dumps({"metrics": measured, "details": dict(details)}, indent=2)
-    write_atomically(run_folder / "metrics.json", f"{content}\n".encode())
+    content = {
+        "metrics": None if metrics is None else asdict(metrics),
+        "official": None if official is None else dict(official),
+        "classes": None if classes is None else _plain(classes),
+        "details": dict(details),
+    }
+    text = f"{json.dumps(content, indent=2)}\n"
+    write_atomically(run_folder / "metrics.json", text.encode())
+
+
+def _plain(classes: Mapping[str, Sequence[ClassFigures]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [asdict(row) for row in rows] for name, rows in classes.items()}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from heads.class_figures import class_precisions, class_recalls
 from heads.metrics import top_k
 from heads.ranking import rank_classes
 
@@ -124,30 +125,6 @@ class _Best:
 
     predicted: dict[str, NDArray[np.int64]]
     labels: dict[str, NDArray[np.int64]]
-
-
-def class_recalls(
-    predicted: NDArray[np.integer], labels: NDArray[np.integer], classes: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """Of the segments of each class, the share that got it; 0 for a class without segments."""
-    return _shares(labels, labels[predicted == labels], classes)
-
-
-def class_precisions(
-    predicted: NDArray[np.integer], labels: NDArray[np.integer], classes: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """Of the segments that got each class, the share that has it; 0 for one never predicted."""
-    return _shares(predicted, labels[predicted == labels], classes)
-
-
-def _shares(
-    whole: NDArray[np.integer], part: NDArray[np.integer], classes: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """How often each class is in `part`, as a share of how often it is in `whole`."""
-    size = int(max(whole.max(initial=0), classes.max(initial=0))) + 1
-    wholes = np.bincount(whole, minlength=size)[classes]
-    parts = np.bincount(part, minlength=size)[classes]
-    return np.divide(parts, wholes, out=np.zeros(len(classes)), where=wholes > 0)
 
 
 def _many_shot(protocol: Protocol, best: _Best, num_nouns: int) -> Iterator[tuple[str, float]]:

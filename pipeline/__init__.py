@@ -11,10 +11,11 @@ Where to look:
                                            shard_thread
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
-    what it says                           run_report, timings, console
+    what it says                           run_report, timings, console, head_console
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, runs
     training heads                         head_rows, head_runs, train_settings, runs
+    training heads                         head_rows, head_runs, head_metrics, runs
     training many heads                    sweep_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*

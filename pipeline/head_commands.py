@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast, get_args
 
@@ -11,9 +10,9 @@ from rich.console import Console
 from heads.metrics import Metrics
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
-from pipeline.console import table
 from pipeline.experiment import resolve
 from pipeline.finetune import FinetuneEpoch
+from pipeline.head_console import print_measured
 from pipeline.head_runs import Evaluated, evaluate_run, train_run
 from pipeline.runs import default_run_folder, open_run_folder
 from pipeline.stage_one import Network, default_finetune_folder, run_finetune
@@ -74,7 +73,7 @@ def train_head(
     split = config.evaluate.split
     if experiment.dataset.split(split):
         found = evaluate_run(experiment, folder, split=split, skip_missing=skip_missing)
-        print_evaluated(console, str(folder), found)
+        print_measured(console, str(folder), found)
     console.print(f"run folder: {folder}")
     return folder
 
@@ -90,23 +89,8 @@ def evaluate_head(
         split=split or config.evaluate.split,
         skip_missing=skip_missing,
     )
-    print_evaluated(console, str(run_folder), found)
+    print_measured(console, str(run_folder), found)
     return found
-
-
-def print_evaluated(console: Console, title: str, found: Evaluated) -> None:
-    """Top-1 and top-5 in percent, or why there are none."""
-    note = f", {found.skipped} skipped" if found.skipped else ""
-    named = f"{title}: {found.split}, {found.num_segments:,} segments{note}"
-    if found.metrics is None:
-        console.print(f"{named}; without labels: scores are written, there is nothing to measure")
-        return
-    numbers = asdict(found.metrics)
-    rows = [
-        (name, _percent(numbers[f"{name}_top1"]), _percent(numbers[f"{name}_top5"]))
-        for name in ("verb", "noun", "action")
-    ]
-    console.print(table(named, {"": "left", "top-1 %": "right", "top-5 %": "right"}, rows))
 
 
 def format_epoch(report: EpochReport) -> str:

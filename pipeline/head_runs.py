@@ -6,19 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from extractors.inference import resolve_device
 from heads.base import Head
 from heads.checkpoint import load_head, read_checkpoint
-from heads.evaluation import score_table, write_evaluation
-from heads.metrics import Metrics, action_prior
+from heads.evaluation import score_table
+from heads.metrics import Metrics
 from heads.registry import create_head, head_class
 from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
+from pipeline.head_metrics import Measured, measure, training_prior, write_measured
 from pipeline.head_rows import HeadData, check_outputs, load_data, open_rows
 from pipeline.runs import evaluation_folder, start_run_folder
 from pipeline.train_settings import train_settings
@@ -36,15 +34,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics of one split; None where it has no labels.
+    """Figures of one split; None where it has no labels.
 
     ``skipped``: segments without features that were left out.
     """
 
     split: str
-    metrics: Metrics | None
+    measured: Measured | None
     num_segments: int
-    skipped: int
+    skipped: int = 0
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """Top-1 and top-5, which trainings look at."""
+        return None if self.measured is None else self.measured.metrics
 
 
 def train_run(
@@ -165,7 +168,8 @@ def evaluate_on(
         device=config.device,
     )
     scores = score_table(head, data.tables[split], device=config.device)
-    metrics = scores.metrics(_prior(experiment)) if scores.labelled else None
+    prior = training_prior(dataset, config.evaluate.action_prior)
+    measured = measure(dataset, scores, prior) if scores.labelled else None
     details = {
         "split": split,
         "action_prior": config.evaluate.action_prior,
@@ -173,22 +177,8 @@ def evaluate_on(
         "skipped_segments": data.skipped[split],
         **_provenance(experiment),
     }
-    folder = evaluation_folder(run_folder, config, split)
-    write_evaluation(folder, scores, metrics, details=details)
-    return Evaluated(split, metrics, len(scores.segment_ids), data.skipped[split])
-
-
-def _prior(experiment: Experiment) -> NDArray[np.float64]:
-    """Of actions, counted on all training segments."""
-    dataset = experiment.dataset
-    train = dataset.split("train")
-    return action_prior(
-        experiment.config.evaluate.action_prior,
-        np.array([segment.verb_class for segment in train], dtype=np.int64),
-        np.array([segment.noun_class for segment in train], dtype=np.int64),
-        len(dataset.verb_names),
-        len(dataset.noun_names),
-    )
+    write_measured(evaluation_folder(run_folder, config, split), scores, measured, details)
+    return Evaluated(split, measured, len(scores.segment_ids), data.skipped[split])
 
 
 def check_same_features(experiment: Experiment, run_folder: Path) -> None:

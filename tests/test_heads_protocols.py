@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ranking_fixtures import best_actions_slowly, random_scores
 
-from heads.protocols import PROTOCOLS, Protocol, class_precisions, class_recalls, official_metrics
+from heads.protocols import PROTOCOLS, Protocol, official_metrics
 from heads.scores import Scores
 
 V, N = 6, 7
@@ -202,13 +202,6 @@ def test_figures_over_nothing_are_left_out() -> None:
     scores = make_scores(np.random.default_rng(0), 4)
     for name in ("epic55", "epic100", "plain"):
         assert official_metrics(Protocol(name), scores, ["P1"] * 4, np.ones((V, N))).keys() == TOP_K
-
-
-def test_classes_without_segments_or_predictions_count_as_zero() -> None:
-    predicted, labels = np.array([0, 0]), np.array([0, 1])
-    classes = np.array([0, 1, 5])
-    assert class_recalls(predicted, labels, classes).tolist() == [1, 0, 0]
-    assert class_precisions(predicted, labels, classes).tolist() == [0.5, 0, 0]
 
 
 def test_logits_are_refused() -> None:
