@@ -116,14 +116,14 @@ def _finished(run: SweepRun, stages: Mapping[str, str]) -> dict[str, float] | No
         metrics, details = _evaluation(run.folder)
     except (OSError, ValueError, LookupError, TypeError):
         return None  # what is not there, or is not whole, is made again
-    expected = {"checkpoint": kept, "split": run.config.evaluate.split, "stages": dict(stages)}
+    expected = {"checkpoint": kept, "stages": dict(stages)}
     return metrics if expected.items() <= details.items() else None
 
 
 def _evaluation(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """What ``metrics.json`` holds: numbers and what they belong to."""
+    """What ``metrics.json`` holds: figures, official ones too, and what they belong to."""
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return dict(content["metrics"]), dict(content["details"])
+    return {**(content.get("official") or {}), **content["metrics"]}, dict(content["details"])
 
 
 def _shared(config: ExperimentConfig) -> str:

@@ -17,7 +17,7 @@ from test_cli_training import Interrupt
 
 import pipeline.sweep
 from heads.base import Head
-from pipeline.head_rows import open_rows
+from pipeline.head_rows import load_data, open_rows
 from pipeline.stages import ClipStage
 from stores.base import FeatureReader
 
@@ -246,6 +246,47 @@ def test_an_evaluation_by_hand_of_half_a_run_does_not_finish_it(
         assert sweep(config, tmp_path, *grid).code == 130
     assert symbio("evaluate", folder).code == 0
     assert "finished before" not in sweep(config, tmp_path, *grid).out
+
+
+def test_an_evaluation_of_another_epoch_is_made_anew(config: Path, tmp_path: Path) -> None:
+    grid = ("--grid", "head.name=pooled", "--seeds", "0")
+    assert sweep(config, tmp_path, *grid).code == 0
+    path = tmp_path / "small-sweep" / "pooled-seed0" / "metrics.json"
+    whole = json.loads(path.read_text())
+    other = json.loads(path.read_text())
+    other["details"]["checkpoint"]["epoch"] += 1
+    path.write_text(json.dumps(other))
+    done = sweep(config, tmp_path, *grid)
+    assert done.code == 0
+    assert "finished before" not in done.out
+    assert json.loads(path.read_text()) == whole
+
+
+def test_figures_of_the_data_sets_own_evaluation_on_request(config: Path, tmp_path: Path) -> None:
+    grid = ("--grid", "head.name=pooled", "--seeds", "0")
+    assert sweep(config, tmp_path, *grid).code == 0
+    path = tmp_path / "small-sweep" / "pooled-seed0" / "metrics.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "official": {"mean_class_accuracy": 0.25}}))
+    assert "mean class accuracy" not in sweep(config, tmp_path, *grid).out
+    assert "mean class accuracy %" in sweep(config, tmp_path, *grid, "--official").out
+    (row,) = rows_of(tmp_path / "small-sweep" / "runs.csv")
+    assert row["mean_class_accuracy"] == "0.25"
+
+
+def test_segments_without_features_are_left_out_on_request(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def load(*arguments: Any, skip_missing: bool, **others: Any) -> Any:
+        asked.append(skip_missing)
+        return load_data(*arguments, skip_missing=skip_missing, **others)
+
+    monkeypatch.setattr(pipeline.sweep, "load_data", load)
+    for name, options in (("a", ()), ("b", ("--skip-missing",))):
+        sweep(config, tmp_path, "--grid", "head.name=pooled", "--name", name, *options)
+    assert asked == [False, True]
 
 
 @pytest.mark.parametrize(
