@@ -158,11 +158,23 @@ def sweep(
 )
 @click.option("--split", metavar="SPLIT", help="Whose evaluation. Default: the config's.")
 @click.option(
+    "--segment",
+    "segment_ids",
+    metavar="ID",
+    multiple=True,
+    help="Show this segment's frames. May be given several times. Default: some right, some wrong.",
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="The file to write. Default: report.html in the run folder.",
 )
-def report(run_folders: tuple[Path, ...], split: str | None, out: Path | None) -> None:
+def report(
+    run_folders: tuple[Path, ...],
+    split: str | None,
+    segment_ids: tuple[str, ...],
+    out: Path | None,
+) -> None:
     """Write an evaluated run as one HTML file that needs no network.
 
     Example: symbio report runs/epic55-saoa-seed0
@@ -170,7 +182,7 @@ def report(run_folders: tuple[Path, ...], split: str | None, out: Path | None) -
     with errors():
         from pipeline.report_commands import report_runs
 
-        report_runs(run_folders, make_console(), split=split, out=out)
+        report_runs(run_folders, make_console(), split=split, segment_ids=segment_ids, out=out)
 
 
 HEAD_COMMANDS = (finetune, train, evaluate, sweep, report)

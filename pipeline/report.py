@@ -10,6 +10,7 @@ from pipeline.report_classes import ClassView, view_classes
 from pipeline.report_curves import Chart, training_charts
 from pipeline.report_page import render
 from pipeline.report_run import ReportedRun
+from pipeline.report_segments import SegmentFigure, choose_segments, segment_figures
 from pipeline.report_settings import (
     Facts,
     StageFacts,
@@ -46,18 +47,27 @@ class RunPage:
     charts: Sequence[Chart]
     log_columns: Sequence[str]
     log_rows: Sequence[Sequence[str]]
+    figures: Sequence[SegmentFigure]
     classes: Sequence[ClassView]
     facts: Sequence[Facts]
     stages: Sequence[StageFacts]
     config_text: str
 
 
-def render_run(run: ReportedRun) -> str:
-    """The report of a run as HTML."""
-    page = _page(run)
+def render_run(run: ReportedRun, segment_ids: Sequence[str] = ()) -> str:
+    """The report of a run as HTML.
+
+    Args:
+        segment_ids: to show with their frames; by default some right and some wrong ones.
+
+    Raises:
+        RunFolderError: a segment that the run was not evaluated on.
+    """
+    page = _page(run, segment_ids or choose_segments(run))
     sections = [
         ("results", "Results"),
         *([("training", "Training")] if page.charts else []),
+        *([("segments", "Segments")] if page.figures else []),
         *((f"{view.branch}s", f"{view.branch.capitalize()}s") for view in page.classes),
         ("settings", "Settings"),
         ("features", "Features"),
@@ -84,7 +94,7 @@ def official_figures(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
     ]
 
 
-def _page(run: ReportedRun) -> RunPage:
+def _page(run: ReportedRun, segment_ids: Sequence[str]) -> RunPage:
     epochs = len(run.epochs)
     columns = list(dict.fromkeys(name for row in run.epochs for name in row))
     views = [view_classes(branch) for branch in (run.verb, run.noun)]
@@ -102,6 +112,7 @@ def _page(run: ReportedRun) -> RunPage:
         charts=training_charts(run),
         log_columns=[name.replace("_", " ") for name in columns],
         log_rows=[[_cell(row, name) for name in columns] for row in run.epochs],
+        figures=segment_figures(run, list(dict.fromkeys(segment_ids))),
         classes=[view for view in views if view is not None],
         facts=describe_run(run),
         stages=describe_stages(run),

@@ -15,7 +15,8 @@ __all__ = ["ClassRow", "ClassView", "Confusion", "Matrix", "MatrixCell", "view_c
 MATRIX_CLASSES = 20
 CONFUSIONS = 20
 CONFUSIONS_OF_A_CLASS = 3
-CELL_PX, NAME_PX = 24, 132
+CELL_PX = 24
+LETTER_PX, LEAST_NAME_PX = 6.7, 64
 LONGEST_NAME = 18
 
 
@@ -61,14 +62,13 @@ class Matrix:
     """Confusion matrix of the most frequent classes: labels down, answers across.
 
     ``rows`` and ``columns``: (position in pixels, name cut short); the last column is all other
-    classes where there are any.
+    classes where there are any. ``corner``: where the first cell is, from the left and the top.
     """
 
     rows: Sequence[tuple[int, str]]
     columns: Sequence[tuple[int, str]]
     cells: Sequence[MatrixCell]
-    left: int
-    top: int
+    corner: int
     cell: int
     width: int
     height: int
@@ -149,10 +149,12 @@ def _matrix(names: Sequence[str], counts: npt.NDArray[np.int64], classes: Sequen
     columns = [(names[j], counts[:, j]) for j in classes]
     if rest:
         columns.append(("all others", counts[:, rest].sum(axis=1)))
+    longest = max(len(shorten(name)) for name, _ in columns)
+    corner = max(LEAST_NAME_PX, round(12 + LETTER_PX * longest))
     cells = [
         MatrixCell(
-            x=NAME_PX + column * CELL_PX,
-            y=NAME_PX + row * CELL_PX,
+            x=corner + column * CELL_PX,
+            y=corner + row * CELL_PX,
             count=int(of_answer[i]),
             share=float(of_answer[i] / counts[i].sum()),
             right=row == column,
@@ -162,16 +164,15 @@ def _matrix(names: Sequence[str], counts: npt.NDArray[np.int64], classes: Sequen
         for column, (answer, of_answer) in enumerate(columns)
         if of_answer[i]
     ]
-    places = [NAME_PX + k * CELL_PX for k in range(len(columns))]
+    places = [corner + k * CELL_PX for k in range(len(columns))]
     return Matrix(
         rows=[(y, shorten(names[i])) for y, i in zip(places, classes, strict=False)],
         columns=[(x, shorten(name)) for x, (name, _) in zip(places, columns, strict=True)],
         cells=cells,
-        left=NAME_PX,
-        top=NAME_PX,
+        corner=corner,
         cell=CELL_PX,
-        width=NAME_PX + len(columns) * CELL_PX + 4,
-        height=NAME_PX + len(classes) * CELL_PX + 4,
+        width=corner + len(columns) * CELL_PX + 4,
+        height=corner + len(classes) * CELL_PX + 4,
     )
 
 

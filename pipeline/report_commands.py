@@ -18,11 +18,17 @@ REPORT_NAME = "report.html"
 
 
 def report_runs(
-    folders: Sequence[Path], console: Console, *, split: str | None, out: Path | None
+    folders: Sequence[Path],
+    console: Console,
+    *,
+    split: str | None,
+    segment_ids: Sequence[str],
+    out: Path | None,
 ) -> Path:
     """Write the report of a run; says where it lies.
 
     Args:
+        segment_ids: to show with their frames; by default some right and some wrong ones.
         out: by default ``report.html`` beside the scores.
 
     Raises:
@@ -30,7 +36,7 @@ def report_runs(
     """
     run = read_run(folders[0], split)
     path = out or evaluation_folder(run.folder, run.config, run.split) / REPORT_NAME
-    page = render_run(run).encode()
+    page = render_run(run, segment_ids).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page, durable=False)
     console.print(f"report: {path} ({len(page) / 1e6:.1f} MB)")

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config_file import dump_config
 from pipeline.report_run import ReportedRun
+from pipeline.stages import STAGE_NAMES
 from stores.base import Store
 from stores.errors import MissingGenerationError
 from stores.registry import open_store
@@ -69,7 +70,8 @@ def describe_run(run: ReportedRun) -> list[Facts]:
 
 def describe_stages(run: ReportedRun) -> list[StageFacts]:
     """The stages whose rows the head was trained on, by the keys in its checkpoint."""
-    keys: Mapping[str, str] = run.checkpoint.provenance.get("stages", {})
+    stored: Mapping[str, str] = run.checkpoint.provenance.get("stages", {})
+    keys = {name: stored[name] for name in STAGE_NAMES if name in stored}
     path = run.config.store.path
     try:
         with open_store(path, mode="r") as store:
@@ -127,8 +129,8 @@ def _words(settings: Mapping[str, Any]) -> Iterator[Fact]:
     if sampling := settings.get("sampling"):
         yield (
             "clip",
-            f"{sampling['frames']} frames, every {_nth(sampling['stride'])} of "
-            f"{sampling['rate_fps']:g} a second",
+            f"{sampling['frames']} frames, stride {sampling['stride']}, at "
+            f"{sampling['rate_fps']:g} frames a second",
         )
     if geometry := settings.get("geometry"):
         yield "frame size", _size(geometry)
@@ -157,10 +159,6 @@ def _weights(weights: Mapping[str, Any]) -> str:
     if "sha256" in weights:
         return f"a file with sha256 {weights['sha256']}"
     return f"random, seed {weights['random']}" if "random" in weights else str(dict(weights))
-
-
-def _nth(stride: int) -> str:
-    return {1: "one", 2: "second", 3: "third"}.get(stride, f"{stride}th")
 
 
 def _size(geometry: Mapping[str, Any]) -> str:

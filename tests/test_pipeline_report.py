@@ -15,6 +15,7 @@ from report_fixtures import HOSTILE, Page, make_branch, make_run
 
 from pipeline.report import official_figures, render_run
 from pipeline.report_settings import flatten
+from pipeline.segments import Segment
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,12 +83,21 @@ def test_links_lead_to_places_that_occur_once(tmp_path: Path) -> None:
     assert "results" in named
 
 
-@pytest.mark.parametrize("place", ["verb name", "noun name", "note", "folder", "metrics"])
+@pytest.mark.parametrize(
+    "place", ["verb name", "noun name", "segment id", "segment", "note", "folder", "metrics"]
+)
 def test_hostile_names_stay_text(place: str, tmp_path: Path) -> None:
     plain = make_run(tmp_path)
     changes: dict[str, Any] = {
         "verb name": {"verb": make_branch("verb", [0] * 6, [1] * 6, [HOSTILE, "b"])},
         "noun name": {"noun": make_branch("noun", [0] * 6, [1] * 6, ["a", HOSTILE])},
+        "segment id": {"segment_ids": [HOSTILE + str(i) for i in range(6)]},
+        "segment": {
+            "segments": {
+                f"s{i}": Segment(f"s{i}", HOSTILE, HOSTILE, 0, 1, 0, 0, "val", HOSTILE)
+                for i in range(6)
+            }
+        },
         "note": {"notes": [HOSTILE]},
         "folder": {"folder": tmp_path / HOSTILE.replace("/", "")[:100]},
         "metrics": {"metrics": {**plain.metrics, "official": {HOSTILE: 0.5}}},

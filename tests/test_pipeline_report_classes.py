@@ -56,7 +56,7 @@ def test_the_matrix_holds_every_labelled_segment_once() -> None:
         "knife answered as knife: 1 of 3",
     ]
     wrong = next(c for c in matrix.cells if c.title == "knife answered as cup: 2 of 3")
-    assert (wrong.x, wrong.y) == (matrix.left, matrix.top + matrix.cell)
+    assert (wrong.x, wrong.y) == (matrix.corner, matrix.corner + matrix.cell)
     assert wrong.share == pytest.approx(2 / 3)
 
 

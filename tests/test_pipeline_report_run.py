@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_fixtures import symbio, write_experiment
+from PIL import Image
 from report_fixtures import Page
 
+from pipeline.report_attention import look
+from pipeline.report_frames import data_uri, read_pictures
 from pipeline.report_run import read_run
 
 
@@ -49,7 +55,7 @@ def test_the_command_writes_into_the_run_folder(run: Path) -> None:
     keys = read_run(run).checkpoint.provenance["stages"]
     assert all(f"{name} {key[:12]}" in text for name, key in keys.items())
     assert "weights random, seed 1" in text
-    assert "clip 4 frames, every second of 30 a second" in text
+    assert "clip 4 frames, stride 2, at 30 frames a second" in text
     assert "objects at most 3 a frame" in text
     assert "windows 2 s of objects, 1 s of them aligned locally, 2 frames a second" in text
 
@@ -126,3 +132,96 @@ def test_a_store_that_is_gone(run: Path, folder: Path) -> None:
     (run / "config.yaml").write_text(text.replace(f"{folder}/store", f"{folder}/nowhere"))
     assert symbio("report", run).code == 0
     assert "The store cannot be read any more" in Page((run / "report.html").read_text()).text
+
+
+def pictures(page: Page) -> list[Image.Image]:
+    """The frames in a page."""
+    texts = [text.removeprefix("data:image/jpeg;base64,") for text in page.values("src")]
+    return [Image.open(io.BytesIO(base64.b64decode(text))) for text in texts]
+
+
+def test_segments_have_frames_boxes_and_attention(run: Path) -> None:
+    assert symbio("report", run, "--segment", "b1", "--segment", "b0", "--segment", "b1").code == 0
+    page = Page((run / "report.html").read_text())
+    assert page.elements["article"] == 2
+    assert page.text.index("Segment b1") < page.text.index("Segment b0")
+    # Two seconds of objects, two frames a second.
+    frames = pictures(page)
+    assert len(frames) == 8
+    assert {frame.size for frame in frames} == {(64, 48)}
+    assert page.elements["rect"] > 8 * 2
+
+
+def test_weights_are_those_of_the_head(run: Path) -> None:
+    known = read_run(run)
+    assert known.experiment is not None
+    found = look(known, known.experiment, ["b0"])["b0"]
+    assert found.times_seconds.tolist() == [0.0, 0.0, 0.5, 1.0]
+    assert found.weights["noun"][found.real].sum() == pytest.approx(1)
+    local = np.isfinite(found.weights["verb"])
+    assert local.all(axis=1).tolist() == [False, True, True, False]
+    assert np.nansum(found.weights["verb"]) == pytest.approx(1)
+    np.testing.assert_allclose(found.boxes_xyxy_px[1, :2], [[4, 4, 30, 30], [20, 10, 60, 44]])
+    assert found.real.sum(axis=1).tolist() == [2, 2, 2, 2]
+
+
+def test_a_frame_is_that_of_its_time(run: Path) -> None:
+    known = read_run(run)
+    assert known.experiment is not None
+    video = known.experiment.videos["kitchen_b"]
+    early, late, again = read_pictures(video, [0.1, 1.5, 0.1])
+    assert early == again != late
+    with video.open() as reader:
+        indices, _ = reader.index_at([1.5])
+        frame = next(iter(reader.frames(indices)))[1]
+    shown = Image.open(io.BytesIO(base64.b64decode(late.partition(",")[2])))
+    assert np.abs(np.asarray(shown).astype(int) - frame).mean() < 12
+
+
+def test_wide_frames_are_scaled_down() -> None:
+    uri = data_uri(np.zeros((540, 960, 3), dtype=np.uint8))
+    assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (360, 202)
+
+
+def test_heads_that_do_not_attend_show_boxes_only(folder: Path, tmp_path: Path) -> None:
+    config = folder / "small.yaml"
+    run = tmp_path / "pooled"
+    assert symbio("train", config, "-q", "--run", run, "--set", "head.name=pooled").code == 0
+    assert symbio("report", run, "--segment", "b0").code == 0
+    page = Page((run / "report.html").read_text())
+    assert "it does not attend to them one by one" in page.text
+    assert len(pictures(page)) == 4
+    assert "plain" in page.values("class")
+    assert "weights" not in page.values("class")
+
+
+def test_a_video_that_is_gone(run: Path, folder: Path) -> None:
+    video = folder / "videos" / "kitchen_b.mp4"
+    video.rename(video.with_suffix(".away"))
+    try:
+        done = symbio("report", run)
+    finally:
+        video.with_suffix(".away").rename(video)
+    assert done.code == 0
+    page = Page((run / "report.html").read_text())
+    assert "Its frames cannot be read any more" in page.text
+    assert "kitchen_b.mp4" in page.text
+    assert page.values("src") == []
+
+
+def test_rows_that_are_gone(run: Path, folder: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    # Other settings, so other rows: there are none.
+    changed = text.replace("global_window_seconds: 2", "global_window_seconds: 4")
+    assert changed != text
+    (run / "config.yaml").write_text(changed)
+    assert symbio("report", run).code == 0
+    page = Page((run / "report.html").read_text())
+    assert "Boxes and attention cannot be read any more" in page.text
+
+
+def test_a_segment_of_another_split(run: Path) -> None:
+    done = symbio("report", run, "--segment", "a0")
+    assert done.code == 2
+    assert "got segment 'a0', expected one of the 2 of split val, such as 'b0'" in done.err
+    assert not (run / "report.html").exists()
