@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from heads.protocols import Protocol
 from pipeline.config_data import CsvData, ToyKitchenData
 from pipeline.datasets import load_dataset, videos_config
 from pipeline.errors import AnnotationError
@@ -199,3 +200,32 @@ def test_the_toy_kitchens_videos_lie_like_epics(tmp_path: Path) -> None:
     data = ToyKitchenData.model_validate({"kind": "toy_kitchen", "folder": tmp_path})
     config = videos_config(data)
     assert (config.root, config.pattern) == (tmp_path, "{participant_id}/{video_id}.MP4")
+
+
+def test_the_toy_kitchen_has_no_official_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = (
+        "uid,participant_id,video_id,narration,start_timestamp,stop_timestamp,verb_class,noun_class"
+    )
+    files = {
+        "train_action_labels": f"{labels}\n"
+        + "".join(
+            f"{i},{'P26' if i > 101 else 'P01'},v,take,00:00:00,00:00:01,0,0\n" for i in range(103)
+        ),
+        "verb_classes": "verb_id,class_key\n0,take\n",
+        "noun_classes": "noun_id,class_key\n0,cup\n",
+    }
+
+    def render(folder: Path, **counts: int) -> None:
+        assert counts == {"seed": 3, "num_train_segments": 102, "num_val_segments": 1}
+        for name, content in files.items():
+            (folder / f"EPIC_{name}.csv").write_text(content)
+
+    monkeypatch.setattr("pipeline.toy_kitchen.render_toy_kitchen", render)
+    data = ToyKitchenData(
+        kind="toy_kitchen", folder=tmp_path, seed=3, train_segments=102, val_segments=1
+    )
+    dataset = load_dataset(data)
+    assert dataset.splits == ("train", "val")
+    assert dataset.protocol == Protocol("plain")
