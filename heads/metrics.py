@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.ranking import TOP, rank_classes
+from heads.ranking import TOP, Ranking, rank_classes
 
 PRIORS = ("frequency", "conditional", "none")
 
@@ -100,8 +100,14 @@ def recognition_metrics(
         ValueError: if a score is NaN or infinite (such a score has no rank), there is no row, or
             the prior is of other classes.
     """
-    hits = rank_classes(verb_scores, noun_scores, prior).hits(verb_labels, noun_labels)
-    return Metrics(**top_k(hits), num_segments=len(verb_labels))
+    return ranked_metrics(rank_classes(verb_scores, noun_scores, prior), verb_labels, noun_labels)
+
+
+def ranked_metrics(
+    ranking: Ranking, verb_labels: NDArray[np.integer], noun_labels: NDArray[np.integer]
+) -> Metrics:
+    """`recognition_metrics` of scores that are ranked already."""
+    return Metrics(**top_k(ranking.hits(verb_labels, noun_labels)), num_segments=len(verb_labels))
 
 
 def top_k(hits: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:

@@ -12,7 +12,7 @@ Guesses where papers and official code are silent:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from heads.class_figures import class_precisions, class_recalls
 from heads.metrics import top_k
-from heads.ranking import rank_classes
+from heads.ranking import Ranking, rank_classes
 
 if TYPE_CHECKING:
     from heads.scores import Scores
@@ -93,10 +93,26 @@ def official_metrics(
     Raises:
         ValueError: if segments have no labels, scores are no probabilities, or sizes differ.
     """
-    _check(scores, participant_ids)
+    _check_probabilities(scores)
     ranking = rank_classes(scores.verb_scores, scores.noun_scores, protocol.restrict(prior))
-    hits = ranking.hits(scores.verb_labels, scores.noun_labels)
-    num_nouns = scores.noun_scores.shape[1]
+    return ranked_figures(protocol, ranking, scores, participant_ids)
+
+
+def ranked_figures(
+    protocol: Protocol, ranking: Ranking, scores: Scores, participant_ids: Sequence[str]
+) -> dict[str, float]:
+    """`official_metrics` of scores that are ranked already; of `scores`, only labels are used.
+
+    Raises:
+        ValueError: if segments have no labels, or sizes differ.
+    """
+    if not scores.labelled:
+        raise ValueError("got segments without labels, expected labels to measure against")
+    if len(participant_ids) != len(scores.segment_ids):
+        raise ValueError(
+            f"got {len(participant_ids)} participant ids for {len(scores.segment_ids)} segments"
+        )
+    num_nouns = ranking.num_nouns
     best = _Best(
         {"verb": ranking.verbs[:, 0], "noun": ranking.nouns[:, 0], "action": ranking.actions[:, 0]},
         {
@@ -105,6 +121,7 @@ def official_metrics(
             "action": scores.verb_labels * num_nouns + scores.noun_labels,
         },
     )
+    hits = ranking.hits(scores.verb_labels, scores.noun_labels)
     figures = top_k(hits)
     match protocol.name:
         case "epic55":
@@ -157,13 +174,7 @@ def _unseen_and_tail(
                 yield f"{subset}_{name}_top1", float(hit[rows].mean())
 
 
-def _check(scores: Scores, participant_ids: Collection[str]) -> None:
-    if not scores.labelled:
-        raise ValueError("got segments without labels, expected labels to measure against")
-    if len(participant_ids) != len(scores.segment_ids):
-        raise ValueError(
-            f"got {len(participant_ids)} participant ids for {len(scores.segment_ids)} segments"
-        )
+def _check_probabilities(scores: Scores) -> None:
     for name, rows in (("verb", scores.verb_scores), ("noun", scores.noun_scores)):
         if (rows < 0).any() or (abs(rows.sum(axis=1) - 1) > SUM_TOLERANCE).any():
             raise ValueError(

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from heads.class_figures import ClassFigures, class_table
 from heads.evaluation import write_evaluation
-from heads.metrics import Metrics, action_prior
-from heads.protocols import official_metrics
-from heads.ranking import class_order
+from heads.metrics import Metrics, action_prior, ranked_metrics
+from heads.protocols import ranked_figures
+from heads.ranking import Ranking
 from heads.scores import Scores
 from pipeline.segments import Dataset
 
-__all__ = ["Measured", "Untrained", "measure", "training_prior", "write_measured"]
+__all__ = ["Measured", "Untrained", "measure", "some", "training_prior", "write_measured"]
+
+MOST_IDS = 5
 
 
 @dataclass(frozen=True)
@@ -67,32 +69,40 @@ def training_prior(dataset: Dataset, kind: str) -> NDArray[np.float64]:
     return dataset.protocol.restrict(prior)
 
 
-def measure(dataset: Dataset, scores: Scores, prior: NDArray[np.float64]) -> Measured:
+def measure(dataset: Dataset, scores: Scores, ranking: Ranking) -> Measured:
     """Figures of scores of a data set's segments.
 
     Args:
         scores: with labels.
-        prior: from `training_prior`.
+        ranking: of these scores, with a prior from `training_prior`.
 
     Raises:
-        ValueError: no labels, or scores that are no probabilities.
-        KeyError: a segment that the data set has not.
+        ValueError: no labels, or segments that the data set has not.
     """
     people = {segment.segment_id: segment.participant_id for segment in dataset.segments}
+    if unknown := [one for one in scores.segment_ids if one not in people]:
+        raise ValueError(
+            f"got scores of {some(unknown)}, expected segments of the data set; its labels have "
+            "changed since these were evaluated"
+        )
     participant_ids = [people[segment_id] for segment_id in scores.segment_ids]
-    best = {
-        "verb": (scores.verb_scores, scores.verb_labels, dataset.verb_names),
-        "noun": (scores.noun_scores, scores.noun_labels, dataset.noun_names),
-    }
+    verbs, nouns = scores.verb_labels, scores.noun_labels
     return Measured(
-        metrics=scores.metrics(prior),
-        official=official_metrics(dataset.protocol, scores, participant_ids, prior),
+        metrics=ranked_metrics(ranking, verbs, nouns),
+        official=ranked_figures(dataset.protocol, ranking, scores, participant_ids),
         classes={
-            name: class_table(class_order(rows)[:, 0], labels, names)
-            for name, (rows, labels, names) in best.items()
+            "verb": class_table(ranking.verbs[:, 0], verbs, dataset.verb_names),
+            "noun": class_table(ranking.nouns[:, 0], nouns, dataset.noun_names),
         },
         untrained=_untrained(dataset, scores),
     )
+
+
+def some(ids: Sequence[str]) -> str:
+    """How many segments these are, and which: the first few of many."""
+    more = len(ids) - MOST_IDS
+    shown = ", ".join(repr(one) for one in ids[:MOST_IDS])
+    return f"{len(ids):,} segments ({shown}{f' and {more:,} more' if more > 0 else ''})"
 
 
 def write_measured(

@@ -11,6 +11,7 @@ from heads.base import Head
 from heads.checkpoint import load_head, read_checkpoint
 from heads.evaluation import score_table
 from heads.metrics import Metrics
+from heads.ranking import rank_classes
 from heads.registry import create_head, head_class
 from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
@@ -169,7 +170,10 @@ def evaluate_on(
     )
     scores = score_table(head, data.tables[split], device=config.device)
     prior = training_prior(dataset, config.evaluate.action_prior)
-    measured = measure(dataset, scores, prior) if scores.labelled else None
+    measured = None
+    if scores.labelled:
+        ranking = rank_classes(scores.verb_scores, scores.noun_scores, prior)
+        measured = measure(dataset, scores, ranking)
     details = {
         "split": split,
         "action_prior": config.evaluate.action_prior,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 
 from heads.protocols import Protocol, official_metrics
+from heads.ranking import rank_classes
 from heads.scores import Scores
 from pipeline.head_console import print_measured
-from pipeline.head_metrics import measure, training_prior, write_measured
+from pipeline.head_metrics import Measured, measure, some, training_prior, write_measured
 from pipeline.head_runs import Evaluated
 from pipeline.segments import UNLABELLED, Dataset, Segment
 
@@ -57,6 +60,25 @@ def make_scores(dataset: Dataset, split: str = "val") -> Scores:
     )
 
 
+def measure_all(dataset: Dataset, prior: NDArray[np.float64]) -> Measured:
+    scores = make_scores(dataset)
+    return measure(dataset, scores, rank_classes(scores.verb_scores, scores.noun_scores, prior))
+
+
+def test_segments_that_the_labels_lack_are_named() -> None:
+    scores = make_scores(make_dataset())
+    ranking = rank_classes(scores.verb_scores, scores.noun_scores, np.ones((3, 4)))
+    fewer = replace(make_dataset(), segments=make_dataset().split("train"))
+    with pytest.raises(ValueError, match=r"scores of 4 segments \('v3', 'v2', 'v1', 'v0'\), exp"):
+        measure(fewer, scores, ranking)
+
+
+def test_of_many_ids_the_first_are_shown() -> None:
+    assert some([str(number) for number in range(1234)]) == (
+        "1,234 segments ('0', '1', '2', '3', '4' and 1,229 more)"
+    )
+
+
 def text_of(found: Evaluated) -> str:
     console = Console(file=io.StringIO(), width=140)
     print_measured(console, "runs/one", found)
@@ -78,7 +100,7 @@ def test_pairs_that_are_no_action_have_no_prior() -> None:
 def test_participants_are_found_by_segment_id() -> None:
     dataset = make_dataset(Protocol("epic100", unseen_participants=("P18",), tail_nouns=(3,)))
     prior = training_prior(dataset, "none")
-    measured = measure(dataset, make_scores(dataset), prior)
+    measured = measure_all(dataset, prior)
     assert measured.official["unseen_verb_top1"] == 1.0
     assert measured.official["unseen_noun_top1"] == 0.0
     assert measured.official["tail_noun_top1"] == 0.0
@@ -91,7 +113,7 @@ def test_participants_are_found_by_segment_id() -> None:
 
 def test_classes_that_training_never_showed_are_named_and_counted() -> None:
     dataset = make_dataset()
-    untrained = measure(dataset, make_scores(dataset), np.ones((3, 4))).untrained
+    untrained = measure_all(dataset, np.ones((3, 4))).untrained
     assert (untrained.verbs, untrained.nouns) == (("wash",), ("[plate]",))
     assert untrained.num_segments == 3  # v1 for its noun, v2 for its verb, v3 for both
 
@@ -99,7 +121,7 @@ def test_classes_that_training_never_showed_are_named_and_counted() -> None:
 def test_files_hold_figures_by_class_and_what_was_never_trained(tmp_path: Path) -> None:
     dataset = make_dataset()
     scores = make_scores(dataset)
-    measured = measure(dataset, scores, np.ones((3, 4)))
+    measured = measure_all(dataset, np.ones((3, 4)))
     write_measured(tmp_path, scores, measured, {"split": "val"})
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert list(written) == ["metrics", "official", "classes", "details"]
@@ -178,7 +200,7 @@ def test_the_table_has_the_columns_of_the_data_set(
     protocol: Protocol, header: str, action: str
 ) -> None:
     dataset = make_dataset(protocol)
-    measured = measure(dataset, make_scores(dataset), training_prior(dataset, "none"))
+    measured = measure_all(dataset, training_prior(dataset, "none"))
     lines = [" ".join(line.split()) for line in text_of(Evaluated("val", measured, 4)).splitlines()]
     assert lines[0] == "runs/one: val, 4 segments"
     assert header in lines
@@ -187,14 +209,14 @@ def test_the_table_has_the_columns_of_the_data_set(
 
 def test_a_figure_that_is_not_there_is_a_dash() -> None:
     dataset = make_dataset(Protocol("epic100", tail_verbs=(2,)))
-    measured = measure(dataset, make_scores(dataset), training_prior(dataset, "none"))
+    measured = measure_all(dataset, training_prior(dataset, "none"))
     lines = [" ".join(line.split()) for line in text_of(Evaluated("val", measured, 4)).splitlines()]
     assert next(line for line in lines if line.startswith("noun")).endswith("–")
 
 
 def test_untrained_classes_are_shown_as_they_are_called() -> None:
     dataset = make_dataset()
-    measured = measure(dataset, make_scores(dataset), np.ones((3, 4)))
+    measured = measure_all(dataset, np.ones((3, 4)))
     text = " ".join(text_of(Evaluated("val", measured, 4, skipped=2)).split())
     assert "val, 4 segments, 2 skipped" in text
     assert "3 segments have classes that no training segment has: verbs wash; nouns [plate]" in text
