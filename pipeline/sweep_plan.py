@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment import check_head
 from pipeline.sweep_file import SWEEP_NAME, Measure, is_sweep_file, parse_sweep
 from pipeline.sweep_grid import grid_rows, parse_seeds
+from pipeline.train_settings import train_settings
 
 __all__ = ["MEASURES", "PlannedRow", "Sweep", "SweepRun", "plan_grid", "plan_sweep"]
 
@@ -167,10 +168,11 @@ def _sweep(
 
 
 def _config(row: _Row) -> ExperimentConfig:
-    """A row's experiment with seed 0, once its head is known to exist."""
+    """A row's experiment with seed 0, once its head and its schedule are known to be possible."""
     try:
         config = load_config(row.config, row.overrides)
         check_head(config)
+        train_settings(config.train)
     except ConfigError as error:
         raise ConfigError(f"row {row.label!r}: {error}") from error
     return _with_seed(config, 0)

@@ -201,10 +201,28 @@ def test_folders_with_other_settings_stop_the_sweep_before_it_trains(
 ) -> None:
     sweep(config, tmp_path, *GRID)
     monkeypatch.setattr(Head, "loss", lambda *arguments: pytest.fail("trained"))
-    done = sweep(config, tmp_path, "--grid", "head.name=saoa,pooled", "--set", "train.epochs=3")
+    done = sweep(config, tmp_path, *GRID, "--set", "train.momentum=0.5")
     assert done.code == 2
-    assert "saoa-seed0: holds a run with other settings" in done.err
+    assert "saoa-seed0: holds a run with other settings: train.momentum (0.9 then" in done.err
     assert "give the sweep another --name" in done.err
+
+
+def test_more_epochs_go_on_from_the_last_one(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = ("--grid", "head.name=pooled", "--seeds", "0")
+    sweep(config, tmp_path / "two", *grid)
+    sweep(config, tmp_path / "three", *grid, "--set", "train.epochs=3")
+    passes = []
+    loss = Head.loss
+    monkeypatch.setattr(Head, "loss", lambda *all: passes.append(1) or loss(*all))
+    assert sweep(config, tmp_path / "two", *grid, "--set", "train.epochs=3").code == 0
+    assert len(passes) == 1
+    one, other = (
+        (tmp_path / name / "small-sweep/pooled-seed0/scores.npz").read_bytes()
+        for name in ("two", "three")
+    )
+    assert one == other
 
 
 def test_numbers_of_other_features_are_not_shown_again(

@@ -158,6 +158,8 @@ def test_a_plan_of_a_sweep_file(config: Path, tmp_path: Path) -> None:
         ({}, "no --grid, expected what to vary, such as --grid head.name="),
         ({"grids": ["train.epoch=1"]}, "row 'train.epoch=1': --set: train.epoch: unknown key"),
         ({"grids": ["train.epochs=1,0"]}, "row 'train.epochs=0': --set: train.epochs: got 0;"),
+        ({"grids": ["train.decay_epochs=[1],[7]"]}, "row 'train.decay_epochs=[7]': train: got "
+         "decay_epochs=(7,), expected"),
         ({"grids": ["head.name=saoa,sapp"]}, "row 'sapp': head.name: got 'sapp', expected one of"),
         ({"grids": ["train.momentum=0,0.0"]},
          "rows 'train.momentum=0' and 'train.momentum=0.0' have the same settings"),
