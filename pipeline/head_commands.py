@@ -10,6 +10,7 @@ from rich.console import Console
 from heads.metrics import Metrics
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
+from pipeline.errors import ConfigError
 from pipeline.experiment import resolve
 from pipeline.finetune import FinetuneEpoch
 from pipeline.head_console import print_measured
@@ -54,7 +55,11 @@ def train_head(
     skip_missing: bool,
     quiet: bool,
 ) -> Path:
-    """Train a head and evaluate it where there are validation segments."""
+    """Train a head and evaluate it; data without ``val`` are trained on all the same.
+
+    Raises:
+        ConfigError: ``evaluate.split`` is another one that the data set has not.
+    """
     folder = run_folder or default_run_folder(config)
 
     def show(report: EpochReport) -> None:
@@ -62,6 +67,9 @@ def train_head(
             console.print(format_epoch(report))
 
     experiment = resolve(config)
+    split, splits = config.evaluate.split, experiment.dataset.splits
+    if split not in (*splits, "val"):
+        raise ConfigError(f"evaluate.split: got {split!r}, expected one of {', '.join(splits)}")
     train_run(
         experiment,
         folder,
@@ -70,8 +78,7 @@ def train_head(
         skip_missing=skip_missing,
         on_epoch=show,
     )
-    split = config.evaluate.split
-    if experiment.dataset.split(split):
+    if split in splits:
         found = evaluate_run(experiment, folder, split=split, skip_missing=skip_missing)
         print_measured(console, str(folder), found)
     console.print(f"run folder: {folder}")

@@ -455,6 +455,13 @@ def test_a_split_without_segments(config: Path) -> None:
     assert "got split 'test', expected one with segments: train, val;" in cannot(done)
 
 
+def test_a_split_to_measure_that_the_data_have_not(config: Path) -> None:
+    assert symbio("run", config).code == 0
+    done = symbio("train", config, "--set", "evaluate.split=tset")
+    assert "evaluate.split: got 'tset', expected one of train, val" in cannot(done)
+    assert not (config.parent / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("net", "message"),
     [("verb", "finetune.verb: this section is absent"), ("objects", "finetune.objects: needs")],
