@@ -16,6 +16,7 @@ from pipeline.cli_support import (
     load,
     make_console,
     quiet_option,
+    set_option,
 )
 from pipeline.head_cli import HEAD_COMMANDS
 from pipeline.store_cli import store
@@ -123,14 +124,25 @@ def run(
 
 
 @main.command()
-@config_options
+@click.argument("config", metavar="CONFIG|RUN", type=click.Path(path_type=Path))
+@set_option
 @click.option("--all", "each_row", is_flag=True, help="List every failed row by itself.")
 def status(config: Path, overrides: tuple[str, ...], each_row: bool) -> None:
     """Show what is stored for an experiment, and how many rows of which video failed and why.
 
+    Given the folder of a training instead: how far it is, its last and best epoch, the time left;
+    also while it goes on.
+
     Example: symbio status configs/epic55_saoa_r50.yaml --all
     """
     with errors():
+        if config.is_dir():
+            from pipeline.head_commands import show_run_status
+
+            if overrides or each_row:
+                raise click.UsageError(f"{config} is a folder; --set and --all go with a config")
+            show_run_status(config, make_console())
+            return
         from pipeline.commands import show_status
 
         show_status(load(config, overrides), make_console(), each_row=each_row)

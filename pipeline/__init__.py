@@ -17,6 +17,8 @@ Where to look:
     training heads                         head_rows, head_runs, train_settings, runs
     training heads                         head_rows, head_runs, head_metrics, runs
     training many heads                    sweep_*
+    training heads                         head_rows, maps_reader, head_runs, train_settings,
+                                           runs, run_status
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
     commands                               commands, head_cli, head_commands, store_cli,

@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "make_console",
     "quiet_option",
+    "set_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,17 +36,19 @@ WIDTH_WITHOUT_TERMINAL = 140
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
 
 
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override one setting, e.g. --set train.epochs=30. May be given several times.",
+)
+
+
 def config_options(command: F) -> F:
     """Argument CONFIG and option --set."""
-    command = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY.PATH=VALUE",
-        help="Override one setting, e.g. --set train.epochs=30. May be given several times.",
-    )(command)
     path = click.Path(dir_okay=False, path_type=Path)
-    return click.argument("config", metavar="CONFIG", type=path)(command)
+    return click.argument("config", metavar="CONFIG", type=path)(set_option(command))
 
 
 def load(config: Path, overrides: tuple[str, ...]) -> ExperimentConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast, get_args
 
@@ -15,10 +16,11 @@ from pipeline.experiment import resolve
 from pipeline.finetune import FinetuneEpoch
 from pipeline.head_console import print_measured
 from pipeline.head_runs import Evaluated, evaluate_run, train_run
+from pipeline.run_status import read_run_status
 from pipeline.runs import default_run_folder, open_run_folder
 from pipeline.stage_one import Network, default_finetune_folder, run_finetune
 
-__all__ = ["evaluate_head", "finetune_network", "train_head"]
+__all__ = ["evaluate_head", "finetune_network", "show_run_status", "train_head"]
 
 
 def finetune_network(
@@ -85,6 +87,31 @@ def train_head(
     return folder
 
 
+def show_run_status(run_folder: Path, console: Console) -> None:
+    """Print how far a training is: its last and its best epoch, its pace, its evaluations."""
+    status = read_run_status(run_folder)
+    config, done = status.config, len(status.history)
+    state = "finished" if status.finished else "not finished"
+    console.print(
+        f"{run_folder}: head {config.head.name} of experiment {config.name}, seed "
+        f"{config.train.seed}: {done} of {status.epochs} epochs, {state}"
+    )
+    if status.best is None or status.written is None:
+        console.print("no epoch is done yet")
+        return
+    console.print(f"last  {format_epoch(status.history[-1])}")
+    console.print(f"kept  {format_epoch(status.best)}")
+    ago = (datetime.now(UTC) - status.written).total_seconds()
+    pace = f"{status.seconds_per_epoch:.1f} s per epoch, the last one {format_seconds(ago)} ago"
+    left = "" if status.finished else f", {format_seconds(status.seconds_left or 0)} left"
+    console.print(f"{pace}{left}")
+    words = [
+        split if epoch == status.head_epoch else f"{split} (with the head of epoch {epoch})"
+        for split, epoch in status.evaluated.items()
+    ]
+    console.print(f"evaluated on: {', '.join(words) or 'nothing yet'}")
+
+
 def evaluate_head(
     run_folder: Path, split: str | None, console: Console, *, skip_missing: bool
 ) -> Evaluated:
@@ -113,6 +140,15 @@ def format_epoch(report: EpochReport) -> str:
             f"{_percent(measured.noun_top1)} action {_percent(measured.action_top1)}"
         )
     return f"{line}  {report.seconds:.1f} s"
+
+
+def format_seconds(seconds: float) -> str:
+    """A time to wait, in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def format_finetune_epoch(network: str, epoch: FinetuneEpoch) -> str:
