@@ -13,10 +13,11 @@ from experiment_fixtures import make_experiment
 
 from heads.base import HeadConfig, HeadDims
 from heads.checkpoint import Checkpoint
+from pipeline.report_attention import Looked
 from pipeline.report_run import Branch, ReportedRun
 from pipeline.segments import Segment
 
-__all__ = ["HOSTILE", "Page", "make_branch", "make_run"]
+__all__ = ["HOSTILE", "Page", "make_branch", "make_looked", "make_run"]
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x & {{ 7*7 }} " + "long" * 60
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -80,6 +81,19 @@ def make_run(place: Path, **changes: Any) -> ReportedRun:
         "notes": [],
     }
     return ReportedRun(**{**fields, **changes})
+
+
+def make_looked(weights: dict[str, np.ndarray]) -> Looked:
+    """Four frames of two places for objects; the last frame has one object."""
+    boxes = np.array([[10, 20, 30, 50], [0, 0, 64, 48]], dtype=np.float32)
+    return Looked(
+        times_seconds=np.array([0.0, 0.5, 1.0, 1.5]),
+        boxes_xyxy_px=np.tile(boxes, (4, 1, 1)),
+        scores=np.tile(np.array([0.9, 0.5], dtype=np.float32), (4, 1)),
+        real=np.array([[True, True]] * 3 + [[True, False]]),
+        frame_size_px=(64, 48),
+        weights=weights,
+    )
 
 
 class Page(HTMLParser):

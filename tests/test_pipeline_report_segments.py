@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_fixtures import make_branch, make_run
+from report_fixtures import make_branch, make_looked, make_run
 
 from pipeline.errors import RunFolderError
 from pipeline.experiment import Experiment
-from pipeline.report_attention import Looked
 from pipeline.report_run import ReportedRun
 from pipeline.report_segments import SegmentFigure, choose_segments, segment_figures
 
@@ -72,19 +71,6 @@ def test_a_segment_that_was_not_evaluated(tmp_path: Path) -> None:
         segment_figures(make_run(tmp_path), ["s1", "nowhere"])
 
 
-def looked(weights: dict[str, np.ndarray]) -> Looked:
-    """Four frames of two places for objects; the last frame has one object."""
-    boxes = np.array([[10, 20, 30, 50], [0, 0, 64, 48]], dtype=np.float32)
-    return Looked(
-        times_seconds=np.array([0.0, 0.5, 1.0, 1.5]),
-        boxes_xyxy_px=np.tile(boxes, (4, 1, 1)),
-        scores=np.tile(np.array([0.9, 0.5], dtype=np.float32), (4, 1)),
-        real=np.array([[True, True]] * 3 + [[True, False]]),
-        frame_size_px=(64, 48),
-        weights=weights,
-    )
-
-
 @pytest.fixture
 def experiment() -> Experiment:
     """A stand-in; what would read it is replaced."""
@@ -97,7 +83,7 @@ def figure_of(
     monkeypatch: pytest.MonkeyPatch,
     weights: dict[str, np.ndarray],
 ) -> SegmentFigure:
-    monkeypatch.setattr("pipeline.report_segments.look", lambda *_: {"s0": looked(weights)})
+    monkeypatch.setattr("pipeline.report_segments.look", lambda *_: {"s0": make_looked(weights)})
     monkeypatch.setattr(
         "pipeline.report_segments._pictures", lambda *_: (["data:a", "data:b", "data:c", "d"], "")
     )
