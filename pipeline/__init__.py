@@ -13,12 +13,8 @@ Where to look:
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console
     training backbones                     stage_one, finetune, finetune_*
-    training heads                         head_rows, maps_reader, head_runs, runs
-    training heads                         head_rows, head_runs, train_settings, runs
-    training heads                         head_rows, head_runs, head_metrics, runs
-    training many heads                    sweep_*
-    training heads                         head_rows, maps_reader, head_runs, train_settings,
-                                           runs, run_status
+    training heads                         head_rows, maps_reader, head_runs, head_metrics,
+                                           train_settings, runs, run_status
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
     commands                               commands, head_cli, head_commands, store_cli,
