@@ -41,7 +41,7 @@ __all__ = [
     "table",
 ]
 
-MAX_FAILURES_SHOWN = 20
+MAX_LINES_SHOWN = 20
 # From here on waiting for frames is worth a line.
 WAITING_SHARE_TO_TELL = 0.2
 LEAST_SECONDS_TO_TELL = 10.0
@@ -126,9 +126,12 @@ def plan_table(plans: Sequence[StagePlan[Any]]) -> Table:
 
 def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
     """Videos that are not there, and how much waits for them."""
-    for missing in videos:
+    for missing in videos[:MAX_LINES_SHOWN]:
         line = f"missing video: {missing.reason} ({missing.count:,} {missing.unit})"
         console.print(Text(line, style="red"))
+    if len(videos) > MAX_LINES_SHOWN:
+        rest = f"… and {len(videos) - MAX_LINES_SHOWN:,} more missing videos"
+        console.print(Text(rest, style="red"))
 
 
 def print_failures(
@@ -143,7 +146,7 @@ def print_failures(
         ]
     else:
         lines = [line for stage, found in failures.items() for line in _reasons(stage, found)]
-    shown = len(lines) if each_row else MAX_FAILURES_SHOWN
+    shown = len(lines) if each_row else MAX_LINES_SHOWN
     for line in lines[:shown]:
         console.print(Text(line, style="red"))
     if len(lines) > shown:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.console import MAX_FAILURES_SHOWN, print_failures, print_run
+from pipeline.console import MAX_LINES_SHOWN, print_failures, print_missing, print_run
+from pipeline.experiment import MissingVideo
 from pipeline.run_report import RunReport, StageReport
+from pipeline.videos import Video
 from stores.base import Failure
 
 
@@ -62,11 +65,11 @@ def test_a_dead_long_video_is_one_line_and_reasons_are_limited() -> None:
     dead = {"verb": [failure(f"a/{i}/0", "no picture") for i in range(7200)]}
     assert lines_of(dead) == ["failed: verb: video a: 7,200 rows: ValueError: no picture"]
     assert len(lines_of(dead, each_row=True)) == 7200
-    several = {"verb": [failure(f"{i:02}/0/0", "no picture") for i in range(MAX_FAILURES_SHOWN)]}
-    assert len(lines_of(several)) == MAX_FAILURES_SHOWN
+    several = {"verb": [failure(f"{i:02}/0/0", "no picture") for i in range(MAX_LINES_SHOWN)]}
+    assert len(lines_of(several)) == MAX_LINES_SHOWN
     several["noun"] = [failure("a/0/0", "one"), failure("a/0/0", "two")]
     lines = lines_of(several)
-    assert len(lines) == MAX_FAILURES_SHOWN + 1
+    assert len(lines) == MAX_LINES_SHOWN + 1
     assert lines[-1] == "… and 2 more reasons; symbio status --all lists each row"
 
 
@@ -83,3 +86,15 @@ def test_a_run_ends_with_the_same_lines() -> None:
     report = RunReport(stages, missing_videos=(), interrupted=False)
     print_run(Console(file=out, width=200), report, quiet=True)
     assert out.getvalue().splitlines() == lines_of(FAILURES)
+
+
+def test_many_missing_videos_are_a_few_lines_and_a_number() -> None:
+    video = Video("v", Path("v.mp4"), "file", None, None)
+    missing = [MissingVideo(video, f"v{i}.mp4: no such file", 1200) for i in range(25)]
+    out = io.StringIO()
+    print_missing(Console(file=out, width=200), missing[:20])
+    assert out.getvalue().splitlines()[-1] == ("missing video: v19.mp4: no such file (1,200 clips)")
+    out = io.StringIO()
+    print_missing(Console(file=out, width=200), missing)
+    lines = out.getvalue().splitlines()
+    assert (len(lines), lines[-1]) == (21, "… and 5 more missing videos")
