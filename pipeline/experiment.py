@@ -25,7 +25,7 @@ from pipeline.errors import AnnotationError, ConfigError
 from pipeline.identity import MEMO_NAME, IdentityMemo
 from pipeline.segments import Dataset
 from pipeline.stage_flow import flow_source
-from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
+from pipeline.stages import MAP_OUTPUTS, AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
 from pipeline.train_settings import train_settings
 from pipeline.videos import Video, locate_flow, locate_video
 
@@ -137,6 +137,12 @@ def check_head(config: ExperimentConfig) -> None:
     except ValueError as error:
         raise ConfigError(f"head: {error}") from error
     inputs, stored = head_class(name).inputs, config.stages.aligned.noun_roi
+    whole_maps = [output for output in inputs if output in MAP_OUTPUTS]
+    if config.train.features == "aligned" and whole_maps:
+        raise ConfigError(
+            f"head.name: got {name!r}, which reads {', '.join(whole_maps)}, with train.features: "
+            "aligned; set it to maps"
+        )
     if config.train.features == "aligned" and "noun_roi" in inputs and not stored:
         raise ConfigError(
             f"head.name: got {name!r}, which reads noun_roi, with stages.aligned.noun_roi: false; "

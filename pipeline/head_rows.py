@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from heads.table import FeatureTable, Sample
-from pipeline.errors import ConfigError, RowsMissing
+from pipeline.errors import RowsMissing
 from pipeline.experiment import Experiment
 from pipeline.generations import open_generation
 from pipeline.maps_reader import MapsReader
@@ -17,7 +17,7 @@ from pipeline.stages import Stage
 from stores.base import ArraySpec, FeatureReader, Store
 from stores.registry import open_store
 
-__all__ = ["HeadData", "check_outputs", "load_data", "open_rows"]
+__all__ = ["HeadData", "load_data", "open_rows"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ def load_data(
 
     Raises:
         RowsMissing: rows are not there, or a split has no segments.
-        ConfigError: rows do not hold these outputs.
     """
-    check_outputs(outputs, reader.specs)
     tables, skipped = {}, {}
     for split in splits:
         samples, skipped[split] = _samples(experiment, reader, split, skip_missing=skip_missing)
@@ -101,24 +99,6 @@ def load_data(
             resident_mib=experiment.config.train.resident_mib,
         )
     return HeadData(reader.specs, tables, skipped)
-
-
-def check_outputs(outputs: Collection[str], specs: Mapping[str, ArraySpec]) -> None:
-    """Refuse a head that reads what the rows do not hold.
-
-    Raises:
-        ConfigError: says which settings give what is not there.
-    """
-    lacking = [name for name in outputs if name not in specs]
-    if not lacking:
-        return
-    settings = "train.features: maps"
-    if lacking == ["noun_roi"]:
-        settings += ", or stages.aligned.noun_roi: true and run again"
-    raise ConfigError(
-        f"head.name: got a head that reads {', '.join(lacking)}, expected one that reads only what "
-        f"the aligned rows hold: {', '.join(specs)}; set {settings}"
-    )
 
 
 def _samples(

@@ -18,7 +18,7 @@ from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.head_metrics import Measured, measure, training_prior, write_measured
-from pipeline.head_rows import HeadData, check_outputs, load_data, open_rows
+from pipeline.head_rows import HeadData, load_data, open_rows
 from pipeline.runs import evaluation_folder, start_run_folder
 from pipeline.train_settings import train_settings
 
@@ -120,7 +120,6 @@ def train_on(
 def _head(experiment: Experiment, data: HeadData) -> Head:
     """An untrained head for the rows' outputs."""
     config = experiment.config
-    check_outputs(head_class(config.head.name).inputs, data.specs)
     try:
         return create_head(
             config.head.name,

@@ -21,14 +21,11 @@ from pipeline.align import Stored, aligned_outputs, read_by, readable_rows
 from pipeline.clips import Clip
 from pipeline.rows import DerivedRow
 from pipeline.stage_settings import Identities
-from pipeline.stages import AlignedStage
+from pipeline.stages import MAP_OUTPUTS, AlignedStage
 from stores.base import FeatureReader, MissingRowsError
 from stores.checks import allocate, wanted_outputs
 
 __all__ = ["MapsReader"]
-
-# Output → stage of the whole map, (T, H, W, C) as it is stored.
-MAP_OUTPUTS = {"verb_map": "verb", "noun_map": "noun"}
 
 ROWS_AT_ONCE = 32  # in memory with their maps; 1 MiB a map at the papers' size
 ROWS_PER_LOOK = 1024  # rows are looked up by this many, which bounds their names in memory

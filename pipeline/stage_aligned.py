@@ -17,7 +17,10 @@ from pipeline.stage_objects import ObjectsStage
 from pipeline.stage_settings import Identities, Keyed, Settings
 from stores.base import ArraySpec, RowInfo
 
-__all__ = ["AlignedStage"]
+__all__ = ["MAP_OUTPUTS", "AlignedStage"]
+
+# Whole maps, (T, H, W, C) as they are stored, for heads that train from maps: output → stage.
+MAP_OUTPUTS = {"verb_map": "verb", "noun_map": "noun"}
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,19 @@ whenever they were made. ``VERSION`` of a stage is raised by hand when its code 
 
 from __future__ import annotations
 
-from pipeline.stage_aligned import AlignedStage
+from pipeline.stage_aligned import MAP_OUTPUTS, AlignedStage
 from pipeline.stage_clip import ClipStage
 from pipeline.stage_objects import ObjectsStage
 
-__all__ = ["STAGE_NAMES", "AlignedStage", "ClipStage", "ObjectsStage", "Stage", "VideoStage"]
+__all__ = [
+    "MAP_OUTPUTS",
+    "STAGE_NAMES",
+    "AlignedStage",
+    "ClipStage",
+    "ObjectsStage",
+    "Stage",
+    "VideoStage",
+]
 
 STAGE_NAMES = ("verb", "noun", "objects", "aligned")
 

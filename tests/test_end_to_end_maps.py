@@ -10,7 +10,10 @@ import pytest
 from cli_fixtures import symbio, write_experiment
 from safetensors.numpy import load_file
 from test_end_to_end import made, run
+from torch import nn
 
+from heads.base import Batch, Head, HeadDims
+from heads.registry import register_head
 from heads.scores import load_scores
 from stores.registry import open_store
 
@@ -89,14 +92,51 @@ def test_what_a_head_reads_beyond_stored_rows(upstream_only: Path, tmp_path: Pat
     assert symbio("run", config).code == 0
     refused = symbio("train", config, "--run", folder / "rows", *local_noun)
     assert refused.code == 2
-    assert "head.name: got a head that reads noun_roi, expected" in refused.err
-    assert "set train.features: maps, or stages.aligned.noun_roi: true and run" in refused.err
+    assert "reads noun_roi, with stages.aligned.noun_roi: false" in refused.err
     stored = ("--set", "stages.aligned.noun_roi=true")
     assert symbio("run", config, *stored).code == 0
     from_rows = train(folder, "rows", *stored, *local_noun)
     expected = load_file(from_rows / "head.safetensors")
     for name, values in load_file(from_maps / "head.safetensors").items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+class WholeMapsHead(Head):
+    """Verb from the verb map's greatest values, noun from the noun map's."""
+
+    name = "whole_maps"
+    inputs = ("verb_map", "noun_map")
+
+    def __init__(self, dims: HeadDims, *, num_verbs: int, num_nouns: int) -> None:
+        super().__init__()
+        self.verb = nn.Linear(dims.verb_channels, num_verbs)
+        self.noun = nn.Linear(dims.noun_channels, num_nouns)
+
+    def forward(self, batch: Batch) -> Batch:
+        assert all(batch[name].ndim == 5 for name in self.inputs)  # (B, T, H, W, C)
+        greatest = {name: batch[name].amax(dim=(1, 2, 3)) for name in self.inputs}
+        return {"verb": self.verb(greatest["verb_map"]), "noun": self.noun(greatest["noun_map"])}
+
+
+def test_a_head_may_read_whole_maps(upstream_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heads.registry._HEADS", {})
+    register_head("whole_maps", f"{__name__}:WholeMapsHead")
+    chosen = ("--set", "head.name=whole_maps")
+    refused = symbio("plan", upstream_only / "small.yaml", *chosen)
+    assert refused.code == 2
+    assert "which reads verb_map, noun_map, with train.features: aligned; set it" in refused.err
+    kept = [
+        load_file(
+            train(
+                upstream_only, f"whole-{mib}", *MAPS, *chosen, "--set", f"train.resident_mib={mib}"
+            )
+            / "head.safetensors"
+        )
+        for mib in (0, 64)
+    ]
+    assert all(values.any() for values in kept[0].values())
+    for name, values in kept[0].items():
+        np.testing.assert_array_equal(values, kept[1][name], err_msg=name)
 
 
 def test_what_is_missing_is_told_with_the_command_that_makes_it(
