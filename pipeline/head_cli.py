@@ -89,16 +89,20 @@ def train(
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--split", metavar="SPLIT", help="Default: the config's.")
+@click.option("--views", type=click.IntRange(1), help="Clips per segment; default: views.test.")
 @click.option("--skip-missing", is_flag=True, help="Leave out segments without features.")
-def evaluate(run_folder: Path, split: str | None, skip_missing: bool) -> None:
+def evaluate(run_folder: Path, split: str | None, views: int | None, skip_missing: bool) -> None:
     """Score a trained head: top-1 and top-5 of verb, noun and action.
+
+    Another number of --views than the run's goes into RUN/SPLIT-Nviews. Its features have to be
+    there: symbio run CONFIG --set views.test=N makes them.
 
     Example: symbio evaluate runs/epic55-saoa-seed0 --split val
     """
     with errors():
         from pipeline.head_commands import evaluate_head
 
-        evaluate_head(run_folder, split, make_console(), skip_missing=skip_missing)
+        evaluate_head(run_folder, split, make_console(), views=views, skip_missing=skip_missing)
 
 
 @click.command()

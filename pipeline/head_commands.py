@@ -17,7 +17,7 @@ from pipeline.finetune import FinetuneEpoch
 from pipeline.head_console import print_measured
 from pipeline.head_runs import Evaluated, evaluate_run, train_run
 from pipeline.run_status import read_run_status
-from pipeline.runs import default_run_folder, open_run_folder
+from pipeline.runs import default_run_folder, evaluation_folder, open_run_folder
 from pipeline.stage_one import Network, default_finetune_folder, run_finetune
 
 __all__ = ["evaluate_head", "finetune_network", "show_run_status", "train_head"]
@@ -113,17 +113,30 @@ def show_run_status(run_folder: Path, console: Console) -> None:
 
 
 def evaluate_head(
-    run_folder: Path, split: str | None, console: Console, *, skip_missing: bool
+    run_folder: Path,
+    split: str | None,
+    console: Console,
+    *,
+    views: int | None = None,
+    skip_missing: bool,
 ) -> Evaluated:
-    """Score a run's head on one split."""
+    """Score a run's head on one split, from ``views`` clips of each segment."""
     config = open_run_folder(run_folder)
+    split = split or config.evaluate.split
+    into = evaluation_folder(run_folder, config, split)
+    if views is not None and views != config.views.test:
+        if split == "train":
+            raise ValueError(
+                "got --views for split 'train', expected another: training segments have the "
+                "clips of views.train"
+            )
+        into = run_folder / f"{split}-{views}views"
+        counted = config.views.model_copy(update={"test": views})
+        config = config.model_copy(update={"views": counted})
     found = evaluate_run(
-        resolve(config),
-        run_folder,
-        split=split or config.evaluate.split,
-        skip_missing=skip_missing,
+        resolve(config), run_folder, split=split, skip_missing=skip_missing, into=into
     )
-    print_measured(console, str(run_folder), found)
+    print_measured(console, str(into), found)
     return found
 
 

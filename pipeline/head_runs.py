@@ -134,9 +134,17 @@ def _head(experiment: Experiment, data: HeadData) -> Head:
 
 
 def evaluate_run(
-    experiment: Experiment, run_folder: Path, *, split: str, skip_missing: bool
+    experiment: Experiment,
+    run_folder: Path,
+    *,
+    split: str,
+    skip_missing: bool,
+    into: Path | None = None,
 ) -> Evaluated:
     """Score one split with a run's head; writes ``scores.npz`` and ``metrics.json``.
+
+    Args:
+        into: another folder to write to than the run's own for the split.
 
     Raises:
         RowsMissing: rows are not there, or the split has no segments.
@@ -149,11 +157,16 @@ def evaluate_run(
         data = load_data(
             experiment, reader, splits=[split], outputs=outputs, skip_missing=skip_missing
         )
-        return evaluate_on(experiment, data, run_folder, split=split)
+        return evaluate_on(experiment, data, run_folder, split=split, into=into)
 
 
 def evaluate_on(
-    experiment: Experiment, data: HeadData, run_folder: Path, *, split: str
+    experiment: Experiment,
+    data: HeadData,
+    run_folder: Path,
+    *,
+    split: str,
+    into: Path | None = None,
 ) -> Evaluated:
     """`evaluate_run` on data that is loaded already and holds the split."""
     config, dataset = experiment.config, experiment.dataset
@@ -178,9 +191,11 @@ def evaluate_on(
         "action_prior": config.evaluate.action_prior,
         "checkpoint": dict(read_checkpoint(checkpoint).training),
         "skipped_segments": data.skipped[split],
+        "views": int(data.tables[split].num_views.max()),
         **_provenance(experiment),
     }
-    write_measured(evaluation_folder(run_folder, config, split), scores, measured, details)
+    folder = into or evaluation_folder(run_folder, config, split)
+    write_measured(folder, scores, measured, details)
     return Evaluated(split, measured, len(scores.segment_ids), data.skipped[split])
 
 

@@ -31,7 +31,8 @@ class RunStatus:
         history: the epochs done.
         written: when the last of them was, in UTC; None before the first one.
         head_epoch: which epoch ``head.safetensors`` is of.
-        evaluated: split → the epoch of the head that was evaluated on it.
+        evaluated: split, or split and number of views such as ``val-10views`` → the epoch of the
+            head that was evaluated on it.
     """
 
     folder: Path
@@ -101,7 +102,8 @@ def _evaluated(folder: Path) -> dict[str, int | None]:
     for path in (folder / "metrics.json", *sorted(folder.glob("*/metrics.json"))):
         try:
             details = json.loads(path.read_text(encoding="utf-8"))["details"]
-            found[str(details["split"])] = details["checkpoint"].get("epoch")
+            place = details["split"] if path.parent == folder else path.parent.name
+            found[str(place)] = details["checkpoint"].get("epoch")
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue  # not there, or not ours
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -159,3 +160,32 @@ def test_what_is_missing_is_told_with_the_command_that_makes_it(
     refused = symbio("train", file, *MAPS, "--set", f"store.path={tmp_path / 'none'}")
     assert f"there is no store yet; run {command} first" in refused.err
     assert not (tmp_path / "a").exists()
+
+
+def test_a_head_is_tested_on_more_clips_than_it_was_trained_with(
+    upstream_only: Path, tmp_path: Path
+) -> None:
+    config = copied(upstream_only, tmp_path / "copy")
+    folder = train(config.parent, "run", *MAPS)
+    plain = (folder / "metrics.json").read_bytes()
+    refused = symbio("evaluate", folder, "--views", "3")
+    assert refused.code == 2
+    assert "2 of 2 segments of split 'val' have no stored features" in refused.err
+    stages = [word for stage in UPSTREAM for word in ("--stage", stage)]
+    assert symbio("run", config, *stages, "--set", "views.test=3").code == 0
+    done = symbio("evaluate", folder, "--views", "3")
+    assert done.code == 0, done.err
+    assert f"{folder}/val-3views: val, 2 segments" in done.out
+    assert (folder / "metrics.json").read_bytes() == plain
+    details = json.loads((folder / "val-3views" / "metrics.json").read_text())["details"]
+    assert (details["split"], details["views"]) == ("val", 3)
+    one, three = (load_scores(place / "scores.npz") for place in (folder, folder / "val-3views"))
+    assert one.segment_ids == three.segment_ids
+    assert not np.array_equal(one.verb_scores, three.verb_scores)
+    np.testing.assert_allclose(three.verb_scores.sum(axis=1), 1)
+    assert "evaluated on: val, val-3views" in symbio("status", folder).out
+    # As many as the config says: the run's own place.
+    assert symbio("evaluate", folder, "--views", "1").code == 0
+    assert (folder / "metrics.json").read_bytes() == plain
+    refused = symbio("evaluate", folder, "--views", "3", "--split", "train")
+    assert "got --views for split 'train', expected another" in refused.err
