@@ -75,4 +75,24 @@ def load_scores(path: Path) -> Scores:
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{path}: got arrays of lengths {sizes}, expected one row per segment")
     ids = tuple(str(segment_id) for segment_id in arrays.pop("segment_ids"))
-    return Scores(ids, **arrays)
+    scores = Scores(ids, **arrays)
+    if problem := _problem(scores):
+        raise ValueError(f"{path}: got {problem}; evaluate again")
+    return scores
+
+
+def _problem(scores: Scores) -> str | None:
+    """What no evaluation writes."""
+    if len(set(scores.segment_ids)) < len(scores.segment_ids):
+        return "segment ids that occur twice"
+    for name in ("verb", "noun"):
+        rows, labels = getattr(scores, f"{name}_scores"), getattr(scores, f"{name}_labels")
+        if rows.ndim != 2 or rows.dtype != np.float64:
+            return f"{name}_scores {rows.dtype} {rows.shape}, expected float64 (segments, classes)"
+        if not np.isfinite(rows).all():
+            return f"NaN or infinite {name}_scores"
+        if labels.ndim != 1 or labels.dtype != np.int64:
+            return f"{name}_labels {labels.dtype} {labels.shape}, expected int64 (segments,)"
+        if len(labels) and not UNLABELLED <= labels.min() <= labels.max() < rows.shape[1]:
+            return f"{name}_labels outside the {rows.shape[1]} classes"
+    return None

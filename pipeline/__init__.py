@@ -15,10 +15,11 @@ Where to look:
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, head_metrics,
                                            train_settings, runs, run_status
+    what heads answered                    saved_scores, fusion
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
-    commands                               commands, head_cli, head_commands, store_cli,
-                                           store_commands, store_*, cli_support
+    commands                               commands, head_cli, head_commands, score_commands,
+                                           store_cli, store_commands, store_*, cli_support
     the demonstration                      demo, toy_*
     errors                                 errors
 """

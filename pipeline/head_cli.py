@@ -189,4 +189,24 @@ def report(
         report_runs(run_folders, make_console(), split=split, segment_ids=segment_ids, out=out)
 
 
-HEAD_COMMANDS = (finetune, train, evaluate, sweep, report)
+@click.command()
+@click.argument(
+    "run_folders", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--weights", metavar="W,W", help="One per run, such as 0.6,0.4. Default: equal.")
+@click.option("--split", metavar="SPLIT", help="Whose scores. Default: the configs'.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new folder.")
+def fuse(run_folders: tuple[Path, ...], weights: str | None, split: str | None, out: Path) -> None:
+    """Average the scores of runs over the same segments: two-stream, ensembles.
+
+    The new folder is one that fuse, submit and report take as a run.
+
+    Example: symbio fuse runs/rgb runs/flow --out runs/two-stream
+    """
+    with errors():
+        from pipeline.score_commands import fuse_heads
+
+        fuse_heads(run_folders, out, make_console(), weights=weights, split=split)
+
+
+HEAD_COMMANDS = (finetune, train, evaluate, sweep, report, fuse)

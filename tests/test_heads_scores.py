@@ -53,3 +53,23 @@ def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
         np.savez(file, segment_ids=np.array(["a"]), verb_scores=np.ones((1, 2)))
     with pytest.raises(ValueError, match="noun_scores"):
         load_scores(tmp_path / "scores.npz")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("segment_ids", ("a", "b", "a"), "segment ids that occur twice"),
+        ("verb_scores", np.zeros(3), r"verb_scores float64 \(3,\), expected float64"),
+        ("noun_scores", np.zeros((3, 2), np.float32), r"noun_scores float32 \(3, 2\)"),
+        ("noun_scores", np.full((3, 5), np.nan), "NaN or infinite noun_scores"),
+        ("verb_labels", np.zeros(3), r"verb_labels float64 \(3,\), expected int64"),
+        ("verb_labels", np.array([0, 4, 0]), "verb_labels outside the 4 classes"),
+        ("noun_labels", np.array([0, -2, 0]), "noun_labels outside the 5 classes"),
+    ],
+)
+def test_what_no_evaluation_writes_is_refused(
+    field: str, value: object, message: str, tmp_path: Path
+) -> None:
+    save_scores(tmp_path / "scores.npz", replace(make_scores(), **{field: value}))
+    with pytest.raises(ValueError, match=f"scores.npz: got {message}"):
+        load_scores(tmp_path / "scores.npz")
