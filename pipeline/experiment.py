@@ -29,7 +29,7 @@ from pipeline.stages import MAP_OUTPUTS, AlignedStage, ClipStage, ObjectsStage, 
 from pipeline.train_settings import train_settings
 from pipeline.videos import Video, locate_flow, locate_video
 
-__all__ = ["Experiment", "MissingVideo", "check_head", "resolve", "stage_keys"]
+__all__ = ["Experiment", "MissingVideo", "check_head", "check_head_name", "resolve", "stage_keys"]
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,8 @@ def check_head(config: ExperimentConfig) -> None:
         ConfigError: no such head, options it does not have, an output that is not stored, or
             settings of its training that do not go together.
     """
+    check_head_name(config)
     name = config.head.name
-    if name not in list_heads():
-        raise ConfigError(f"head.name: got {name!r}, expected one of {', '.join(list_heads())}")
     try:
         head_options(name, config.head.options)
     except ValueError as error:
@@ -149,6 +148,13 @@ def check_head(config: ExperimentConfig) -> None:
             "set it to true, or train from whole maps with train.features: maps"
         )
     train_settings(config.train)
+
+
+def check_head_name(config: ExperimentConfig) -> None:
+    """The part of `check_head` that is about the name alone."""
+    name = config.head.name
+    if name not in list_heads():
+        raise ConfigError(f"head.name: got {name!r}, expected one of {', '.join(list_heads())}")
 
 
 def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:

@@ -21,7 +21,7 @@ from heads.training import HEAD_FILE, LAST_FILE
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
 from pipeline.errors import MENDABLE, RowsMissing, in_words
-from pipeline.experiment import Experiment, resolve, stage_keys
+from pipeline.experiment import Experiment, check_head, resolve, stage_keys
 from pipeline.head_rows import HeadData, load_data, open_rows
 from pipeline.head_runs import check_same_features, evaluate_on, train_on, training_splits
 from pipeline.runs import check_same_settings
@@ -88,11 +88,12 @@ def run_sweep(
         shared = _shared(run.config)
         if shared not in stages:
             stages[shared] = _stages(run.config)
-        metrics = _finished(run, stages[shared])
-        if metrics is None:
-            groups[shared].append(run)
-        else:
+        if (metrics := _finished(run, stages[shared])) is not None:
             tell(Outcome.of(run, metrics=metrics))
+        elif misfit := _misfit(run.config):
+            tell(Outcome.of(run, error=misfit))
+        else:
+            groups[shared].append(run)
     on_start([run for runs in groups.values() for run in runs])
     for runs in groups.values():
         _run_group(runs, skip_missing, on_epoch, tell)
@@ -105,6 +106,15 @@ def _stages(config: ExperimentConfig) -> dict[str, str]:
         return stage_keys(config)
     except MENDABLE:
         return {}
+
+
+def _misfit(config: ExperimentConfig) -> str:
+    """Why the head cannot be trained as it is set, if so."""
+    try:
+        check_head(config)
+    except MENDABLE as error:
+        return in_words(error)
+    return ""
 
 
 def _finished(run: SweepRun, stages: Mapping[str, str]) -> dict[str, float] | None:

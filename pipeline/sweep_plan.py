@@ -13,7 +13,7 @@ from heads.registry import list_heads
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import dump_config, load_config, read_config
 from pipeline.errors import ConfigError
-from pipeline.experiment import check_head
+from pipeline.experiment import check_head_name
 from pipeline.sweep_file import SWEEP_NAME, Measure, is_sweep_file, parse_sweep
 from pipeline.sweep_grid import grid_rows, parse_seeds
 from pipeline.train_settings import train_settings
@@ -168,10 +168,13 @@ def _sweep(
 
 
 def _config(row: _Row) -> ExperimentConfig:
-    """A row's experiment with seed 0, once its head and its schedule are known to be possible."""
+    """A row's experiment with seed 0, once its head is known to exist, and its schedule.
+
+    Options that the head does not take are left to the run: other rows may well take them.
+    """
     try:
         config = load_config(row.config, row.overrides)
-        check_head(config)
+        check_head_name(config)
         train_settings(config.train)
     except ConfigError as error:
         raise ConfigError(f"row {row.label!r}: {error}") from error
