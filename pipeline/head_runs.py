@@ -13,7 +13,7 @@ from heads.evaluation import score_table
 from heads.metrics import Metrics
 from heads.ranking import rank_classes
 from heads.registry import create_head, head_class
-from heads.training import TrainResult, train_head
+from heads.training import HEAD_FILE, TrainResult, train_head
 from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
@@ -100,6 +100,8 @@ def train_on(
     config = experiment.config
     resolve_device(config.device)
     head, settings = _head(experiment, data), train_settings(config.train)
+    if resume and (run_folder / HEAD_FILE).exists():
+        check_same_features(experiment, run_folder)
     start_run_folder(run_folder, config, resume=resume)
     return train_head(
         run_folder,
@@ -171,7 +173,7 @@ def evaluate_on(
     """`evaluate_run` on data that is loaded already and holds the split."""
     config, dataset = experiment.config, experiment.dataset
     resolve_device(config.device)
-    checkpoint = run_folder / "head.safetensors"
+    checkpoint = run_folder / HEAD_FILE
     head = load_head(
         checkpoint,
         name=config.head.name,
@@ -205,7 +207,7 @@ def check_same_features(experiment: Experiment, run_folder: Path) -> None:
     Raises:
         RunFolderError: naming the stages whose keys differ.
     """
-    trained = read_checkpoint(run_folder / "head.safetensors").provenance.get("stages", {})
+    trained = read_checkpoint(run_folder / HEAD_FILE).provenance.get("stages", {})
     now = {name: stage.key for name, stage in experiment.stages.items()}
     differ = [name for name in now if trained.get(name) != now[name]]
     if differ:

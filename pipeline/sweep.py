@@ -23,7 +23,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.errors import MENDABLE, RowsMissing, in_words
 from pipeline.experiment import Experiment, check_head, resolve, stage_keys
 from pipeline.head_rows import HeadData, load_data, open_rows
-from pipeline.head_runs import check_same_features, evaluate_on, train_on, training_splits
+from pipeline.head_runs import evaluate_on, train_on, training_splits
 from pipeline.runs import check_same_settings
 from pipeline.sweep_plan import Sweep, SweepRun
 
@@ -193,8 +193,6 @@ def _run_one(
     try:
         if split not in own.tables:
             raise RowsMissing(f"split {split!r} has no segments to measure; see evaluate.split")
-        if (run.folder / HEAD_FILE).exists():
-            check_same_features(experiment, run.folder)
         train_on(experiment, own, run.folder, resume=True, on_epoch=on_epoch)
         found = evaluate_on(experiment, own, run.folder, split=split)
         if found.metrics is None:

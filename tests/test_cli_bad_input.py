@@ -490,6 +490,7 @@ def test_a_head_is_not_scored_on_other_features(config: Path) -> None:
     assert symbio("run", file).code == 0
     message = cannot(symbio("evaluate", run))
     assert "trained on other features: stage verb, aligned has another key" in message
+    assert cannot(symbio("train", file, "--run", run, "--resume")) == message
 
 
 def test_another_split_leaves_the_results_as_they_are(config: Path) -> None:

@@ -18,7 +18,7 @@ from test_cli_training import Interrupt
 import pipeline.sweep
 from heads.base import Head
 from pipeline.head_rows import load_data, open_rows
-from pipeline.stages import ClipStage
+from pipeline.stages import AlignedStage, ClipStage
 from stores.base import FeatureReader
 
 GRID = ("--grid", "head.name=saoa,pooled", "--seeds", "0,1")
@@ -102,6 +102,8 @@ def test_many_heads_train_on_one_copy_as_each_would_alone(
         symbio("train", config, "--set", f"runs={tmp_path}", *options, "--run", alone)
         for name in ("head.safetensors", "config.yaml", "metrics.json", "scores.npz"):
             assert (folder / f"{head}-seed1" / name).read_bytes() == (alone / name).read_bytes()
+        again = ("--run", folder / f"{head}-seed1", "--resume")
+        assert symbio("train", folder / f"{head}-seed1" / "config.yaml", *again).code == 0
     assert f"tables and run folders: {folder}" in done.out
     for line in ("1/4  saoa, seed 0: verb ", "4/4  pooled, seed 1: verb "):
         assert line in done.out
@@ -234,6 +236,20 @@ def test_numbers_of_other_features_are_not_shown_again(
     done = sweep(config, tmp_path, *grid)
     assert done.code == 1
     assert "no aligned rows under key" in done.out
+
+
+def test_half_a_run_does_not_go_on_with_other_features(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = ("--grid", "head.name=pooled", "--seeds", "0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Head, "loss", Interrupt(Head.loss, 2))
+        assert sweep(config, tmp_path, *grid).code == 130
+    monkeypatch.setattr(AlignedStage, "VERSION", AlignedStage.VERSION + 1)
+    assert symbio("run", config).code == 0
+    done = sweep(config, tmp_path, *grid)
+    assert done.code == 1
+    assert "trained on other features: stage aligned has another key" in done.out
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "last.safetensors", "head.safetensors"])
