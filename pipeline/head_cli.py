@@ -94,8 +94,8 @@ def train(
 def evaluate(run_folder: Path, split: str | None, views: int | None, skip_missing: bool) -> None:
     """Score a trained head: top-1 and top-5 of verb, noun and action.
 
-    Another number of --views than the run's goes into RUN/SPLIT-Nviews. Its features have to be
-    there: symbio run CONFIG --set views.test=N makes them.
+    Another number of --views than the run's goes into RUN/SPLIT-Nviews, which fuse takes as a run.
+    Its features have to be there: symbio run CONFIG --set views.test=N makes them.
 
     Example: symbio evaluate runs/epic55-saoa-seed0 --split val
     """

@@ -17,7 +17,13 @@ from pipeline.finetune import FinetuneEpoch
 from pipeline.head_console import print_measured
 from pipeline.head_runs import Evaluated, evaluate_run, train_run
 from pipeline.run_status import read_run_status
-from pipeline.runs import default_run_folder, evaluation_folder, open_run_folder
+from pipeline.runs import (
+    default_run_folder,
+    evaluation_folder,
+    open_run_folder,
+    with_views,
+    write_config,
+)
 from pipeline.stage_one import Network, default_finetune_folder, run_finetune
 
 __all__ = ["evaluate_head", "finetune_network", "show_run_status", "train_head"]
@@ -124,18 +130,16 @@ def evaluate_head(
     config = open_run_folder(run_folder)
     split = split or config.evaluate.split
     into = evaluation_folder(run_folder, config, split)
-    if views is not None and views != config.views.test:
-        if split == "train":
-            raise ValueError(
-                "got --views for split 'train', expected another: training segments have the "
-                "clips of views.train"
-            )
+    views = views or config.views.test
+    other_views = views != config.views.test
+    if other_views:
+        config = with_views(config, split, views)
         into = run_folder / f"{split}-{views}views"
-        counted = config.views.model_copy(update={"test": views})
-        config = config.model_copy(update={"views": counted})
     found = evaluate_run(
         resolve(config), run_folder, split=split, skip_missing=skip_missing, into=into
     )
+    if other_views:
+        write_config(into, config)
     print_measured(console, str(into), found)
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import dump_config, load_config
-from pipeline.errors import RunFolderError
+from pipeline.errors import ConfigError, RunFolderError
 from pipeline.yaml_file import parse_yaml
 from stores.durable import replace_file
 
@@ -21,6 +21,8 @@ __all__ = [
     "evaluation_folder",
     "open_run_folder",
     "start_run_folder",
+    "with_views",
+    "write_config",
 ]
 
 CONFIG_NAME = "config.yaml"
@@ -36,6 +38,27 @@ def default_run_folder(config: ExperimentConfig) -> Path:
 def evaluation_folder(folder: Path, config: ExperimentConfig, split: str) -> Path:
     """Where a run keeps what was measured on a split: the config's own lies in the run folder."""
     return folder if split == config.evaluate.split else folder / split
+
+
+def with_views(config: ExperimentConfig, split: str, views: int) -> ExperimentConfig:
+    """A run's config for an evaluation on another number of clips per segment.
+
+    Raises:
+        ConfigError: of the split that is trained on.
+    """
+    if split == "train":
+        raise ConfigError(
+            "got --views for split 'train', expected another: training segments have the clips of "
+            "views.train"
+        )
+    counted = config.views.model_copy(update={"test": views})
+    evaluate = config.evaluate.model_copy(update={"split": split})
+    return config.model_copy(update={"views": counted, "evaluate": evaluate})
+
+
+def write_config(folder: Path, config: ExperimentConfig) -> None:
+    """Keep a config beside what was made with it, atomically."""
+    replace_file(folder / CONFIG_NAME, dump_config(config).encode(), durable=True)
 
 
 def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) -> None:
@@ -54,7 +77,7 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
                 "choose another folder"
             )
         check_same_settings(folder, config, remedy="choose another folder with --run")
-        replace_file(file, dump_config(config).encode(), durable=True)
+        write_config(folder, config)
         return
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: got a file, expected a folder; choose another with --run")
@@ -63,7 +86,7 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
             f"{folder}: not empty and not a run folder (no {CONFIG_NAME}); choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(file, dump_config(config).encode(), durable=True)
+    write_config(folder, config)
 
 
 def check_same_settings(folder: Path, config: ExperimentConfig, *, remedy: str) -> None:

@@ -184,6 +184,12 @@ def test_a_head_is_tested_on_more_clips_than_it_was_trained_with(
     assert not np.array_equal(one.verb_scores, three.verb_scores)
     np.testing.assert_allclose(three.verb_scores.sum(axis=1), 1)
     assert "evaluated on: val, val-3views" in symbio("status", folder).out
+    both = config.parent / "both"
+    fused = symbio("fuse", folder, folder / "val-3views", "--out", both)
+    assert fused.code == 0, fused.err
+    np.testing.assert_allclose(
+        load_scores(both / "scores.npz").verb_scores, (one.verb_scores + three.verb_scores) / 2
+    )
     # As many as the config says: the run's own place.
     assert symbio("evaluate", folder, "--views", "1").code == 0
     assert (folder / "metrics.json").read_bytes() == plain
