@@ -22,10 +22,11 @@ from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
 from pipeline.errors import MENDABLE, RowsMissing, in_words
 from pipeline.experiment import Experiment, check_head, resolve, stage_keys
+from pipeline.fusion import fuse_runs
 from pipeline.head_rows import HeadData, load_data, open_rows
 from pipeline.head_runs import evaluate_on, train_on, training_splits
 from pipeline.runs import check_same_settings
-from pipeline.sweep_plan import Sweep, SweepRun
+from pipeline.sweep_plan import PlannedRow, Sweep, SweepRun
 
 __all__ = ["Outcome", "run_sweep"]
 
@@ -59,13 +60,13 @@ def run_sweep(
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Train and evaluate every run that is not finished.
+    """Train and evaluate every run that is not finished, then fuse.
 
     Args:
         skip_missing: train on the segments that have features, instead of refusing.
         on_start: told the runs that are not finished.
         on_epoch: told each epoch that is trained.
-        on_outcome: told each run that ends, those finished before first.
+        on_outcome: told each run that ends, those finished before first, fusions last.
 
     Returns:
         What `on_outcome` was told.
@@ -97,7 +98,25 @@ def run_sweep(
     on_start([run for runs in groups.values() for run in runs])
     for runs in groups.values():
         _run_group(runs, skip_missing, on_epoch, tell)
+    for row in sweep.rows:
+        for seed in sweep.seeds if row.fuse else ():
+            tell(_fuse(row, seed, list(outcomes)))
     return outcomes
+
+
+def _fuse(row: PlannedRow, seed: int, outcomes: Sequence[Outcome]) -> Outcome:
+    """Average the scores of the runs with this seed; always done anew, which takes seconds."""
+    started = time.perf_counter()
+    found = {o.label: o for o in outcomes if o.seed == seed}
+    folder = row.folders[seed]
+    if failed := [label for label in row.fuse if found[label].error]:
+        return Outcome(row.label, seed, folder, error=f"nothing to fuse: {failed[0]} failed")
+    try:
+        fuse_runs([found[label].folder for label in row.fuse], folder)
+        metrics = _evaluation(folder)[0]
+    except MENDABLE as error:
+        return Outcome(row.label, seed, folder, error=in_words(error))
+    return Outcome(row.label, seed, folder, metrics, seconds=time.perf_counter() - started)
 
 
 def _stages(config: ExperimentConfig) -> dict[str, str]:

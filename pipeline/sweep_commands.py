@@ -60,7 +60,7 @@ def train_sweep(
 ) -> list[Outcome]:
     """Train with a line per run. Files of tables are of what is finished, also meanwhile."""
     outcomes: list[Outcome] = []
-    with SweepProgress(console, len(sweep.runs), quiet=quiet) as progress:
+    with SweepProgress(console, len(sweep.rows) * len(sweep.seeds), quiet=quiet) as progress:
 
         def note(outcome: Outcome) -> None:
             outcomes.append(outcome)

@@ -37,9 +37,13 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One row of the table. It has runs, one per seed, or fuses rows that have."""
+    """One row of the table. It has runs, one per seed, or fuses rows that have.
+
+    ``folders``: by seed, of the runs or of the fusions.
+    """
 
     label: str
+    folders: Mapping[int, Path]
     runs: tuple[SweepRun, ...]
     fuse: tuple[str, ...]
     paper: Mapping[Measure, float]
@@ -153,6 +157,7 @@ def _sweep(
         other = same_folder.setdefault(place.casefold(), row.label)
         if other != row.label:
             raise ConfigError(f"rows {other!r} and {row.label!r} would share the folder {place}")
+        folders = {seed: folder / f"{place}-seed{seed}" for seed in seeds}
         made: tuple[SweepRun, ...] = ()
         if not row.fuse:
             config = _config(row)
@@ -160,10 +165,9 @@ def _sweep(
             if other != row.label:
                 raise ConfigError(f"rows {other!r} and {row.label!r} have the same settings")
             made = tuple(
-                SweepRun(row.label, seed, _with_seed(config, seed), folder / f"{place}-seed{seed}")
-                for seed in seeds
+                SweepRun(row.label, seed, _with_seed(config, seed), folders[seed]) for seed in seeds
             )
-        planned.append(PlannedRow(row.label, made, row.fuse, row.paper or {}))
+        planned.append(PlannedRow(row.label, folders, made, row.fuse, row.paper or {}))
     return Sweep(name, title or name, folder, seeds, measures, tuple(planned))
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from cli_fixtures import Outcome, symbio, write_experiment
 from numpy.typing import NDArray
 from test_cli_training import Interrupt
 
 import pipeline.sweep
 from heads.base import Head
+from heads.scores import load_scores
 from pipeline.head_rows import load_data, open_rows
 from pipeline.stages import AlignedStage, ClipStage
 from stores.base import FeatureReader
@@ -351,3 +353,52 @@ def test_a_quiet_sweep_prints_its_table(config: Path, tmp_path: Path) -> None:
     by_hand = [float(row["verb_top1"]) for row in runs if row["row"] == "saoa"]
     assert float(means[0]["verb_top1_mean"]) == np.mean(by_hand)
     assert float(means[0]["verb_top1_std"]) == pytest.approx(np.std(by_hand, ddof=1))
+
+
+# Sweep files
+
+
+def write_table(config: Path, tmp_path: Path, rows: list[dict[str, Any]], **others: Any) -> Path:
+    path = tmp_path / "table.yaml"
+    keys = {"name": "table", "base": str(config), "seeds": [0, 1], **others, "rows": rows}
+    path.write_text(yaml.safe_dump(keys))
+    return path
+
+
+ROWS: list[dict[str, Any]] = [
+    {"label": "Baseline", "set": ["head.name=pooled"], "paper": {"verb_top1": 54.6}},
+    {"label": "SA", "paper": {"verb_top1": 57.7}},
+    {"label": "both", "fuse": ["SA", "Baseline"]},
+]
+
+
+def test_a_fused_row_is_the_mean_of_the_scores_seed_by_seed(config: Path, tmp_path: Path) -> None:
+    path = write_table(config, tmp_path, ROWS, title="Table 3.1")
+    done = sweep(path, tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "6/6  both, seed 1: verb " in done.out
+    assert "paper's verb top-1 %" in done.out
+    folder = tmp_path / "table"
+    for row in rows_of(folder / "runs.csv")[4:]:
+        assert row["row"] == "both"
+        assert Path(row["folder"]) == folder / f"both-seed{row['seed']}"
+        one, other = (
+            load_scores(folder / f"{label}-seed{row['seed']}" / "scores.npz")
+            for label in ("SA", "Baseline")
+        )
+        assert one.segment_ids == other.segment_ids
+        best = (one.verb_scores + other.verb_scores).argmax(axis=1)
+        assert float(row["verb_top1"]) == np.mean(best == one.verb_labels)
+        fused = load_scores(Path(row["folder"]) / "scores.npz")
+        expected = (one.noun_scores + other.noun_scores) / 2
+        np.testing.assert_allclose(fused.noun_scores, expected, rtol=1e-12)
+    assert sweep(path, tmp_path).out.count("finished before") == 4
+
+
+def test_a_fused_row_of_a_row_that_failed_fails(config: Path, tmp_path: Path) -> None:
+    broken = {**ROWS[0], "set": ["head={name: pooled, depth: 3}"]}
+    path = write_table(config, tmp_path, [broken, *ROWS[1:]], seeds=[0])
+    assert sweep(path, tmp_path).code == 1
+    errors = [row["error"] for row in rows_of(tmp_path / "table" / "runs.csv")]
+    assert errors[1:] == ["", "nothing to fuse: Baseline failed"]
+    assert "got option 'depth'" in errors[0]
