@@ -91,10 +91,14 @@ class ProgressReporter:
         self._progress.stop()
 
 
-def table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Table:
+def table(
+    title: str,
+    columns: Mapping[str, str] | Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[Any]],
+) -> Table:
     """A table whose columns are named and justified ("left" or "right")."""
     made = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-    for name, justify in columns.items():
+    for name, justify in columns.items() if isinstance(columns, Mapping) else columns:
         last = len(made.columns) == len(columns) - 1
         made.add_column(name, justify="right" if justify == "right" else "left", no_wrap=not last)
     for row in rows:

@@ -25,6 +25,9 @@ from pipeline.sweep_table import (
     write_tables,
 )
 
+# Between the columns of a table.
+GAP = 3
+
 __all__ = ["SweepProgress", "print_table", "sweep_heads", "train_sweep"]
 
 
@@ -83,10 +86,21 @@ def _measures(sweep: Sweep, outcomes: Sequence[Outcome], official: bool) -> list
 
 
 def print_table(console: Console, table: Table) -> None:
-    """The table on the terminal."""
-    left, *right = table.columns
-    columns = {left: "left", **dict.fromkeys(right, "right")}
-    console.print(shown.table(table.title, columns, table.rows))
+    """The table on the terminal; in parts, one below the other, where it is too wide."""
+    widths = [
+        GAP + max(len(cell) for cell in cells)
+        for cells in zip(table.columns, *table.rows, strict=True)
+    ]
+    parts: list[list[int]] = [[]]
+    for column in range(1, len(widths)):
+        taken = GAP + sum(widths[one] for one in (0, *parts[-1], column))
+        if parts[-1] and taken > console.width:
+            parts.append([])
+        parts[-1].append(column)
+    for number, part in enumerate(parts):
+        names = [("", "left"), *((table.columns[one], "right") for one in part)]
+        rows = [[row[one] for one in (0, *part)] for row in table.rows]
+        console.print(shown.table("" if number else table.title, names, rows))
 
 
 class SweepProgress:

@@ -68,19 +68,19 @@ def shown_table(sweep: Sweep, summaries: Sequence[Summary], measures: Sequence[s
     Args:
         measures: the columns.
     """
-    columns: dict[str, Callable[[Summary], str]] = {"": lambda summary: summary.label}
+    columns: list[tuple[str, Callable[[Summary], str]]] = [("", lambda summary: summary.label)]
     for name in measures:
-        shown = name.replace("_", " ").replace("top", "top-")
-        columns[f"{shown} %"] = partial(_ours, name)
+        columns.append((name.replace("_", " ").replace("top", "top-"), partial(_ours, name)))
         if any(name in summary.paper for summary in summaries):
-            columns[f"paper's {shown} %"] = partial(_papers, name)
+            columns.append(("paper", partial(_papers, name)))
     if any(summary.num_seeds < len(sweep.seeds) for summary in summaries):
-        columns["seeds"] = lambda summary: f"{summary.num_seeds} of {len(sweep.seeds)}"
+        columns.append(("seeds", lambda summary: f"{summary.num_seeds} of {len(sweep.seeds)}"))
     sizes = {size for summary in summaries for size in summary.values.get("num_segments", ())}
     measured = f", {sizes.pop():,} segments" if len(sizes) == 1 else ""
     spread = "" if len(sweep.seeds) == 1 else f", mean ± std of {len(sweep.seeds)} seeds"
-    rows = [[cell(summary) for cell in columns.values()] for summary in summaries]
-    return Table(f"{sweep.title}{measured}{spread}", list(columns), rows)
+    rows = [[cell(summary) for _, cell in columns] for summary in summaries]
+    title = f"{sweep.title}{measured}, percent{spread}"
+    return Table(title, [name for name, _ in columns], rows)
 
 
 def _ours(name: str, summary: Summary) -> str:

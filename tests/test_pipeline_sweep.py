@@ -86,7 +86,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def table_of(done: Outcome) -> str:
     """The table and what follows, as printed."""
-    return done.out[done.out.index("small-sweep, 2 segments, mean ± std of 2 seeds") :]
+    return done.out[done.out.index("small-sweep, 2 segments, percent, mean ± std of 2 seeds") :]
 
 
 def test_many_heads_train_on_one_copy_as_each_would_alone(
@@ -305,7 +305,7 @@ def test_figures_of_the_data_sets_own_evaluation_on_request(config: Path, tmp_pa
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "official": {"mean_class_accuracy": 0.25}}))
     assert "mean class accuracy" not in sweep(config, tmp_path, *grid).out
-    assert "mean class accuracy %" in sweep(config, tmp_path, *grid, "--official").out
+    assert "mean class accuracy" in sweep(config, tmp_path, *grid, "--official").out
     (row,) = rows_of(tmp_path / "small-sweep" / "runs.csv")
     assert row["mean_class_accuracy"] == "0.25"
 
@@ -377,7 +377,7 @@ def test_a_fused_row_is_the_mean_of_the_scores_seed_by_seed(config: Path, tmp_pa
     done = sweep(path, tmp_path)
     assert (done.code, done.err) == (0, "")
     assert "6/6  both, seed 1: verb " in done.out
-    assert "paper's verb top-1 %" in done.out
+    assert "verb top-1   paper" in done.out
     folder = tmp_path / "table"
     for row in rows_of(folder / "runs.csv")[4:]:
         assert row["row"] == "both"
