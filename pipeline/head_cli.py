@@ -171,7 +171,7 @@ def sweep(
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write. Default: report.html in the run folder.",
+    help="The file to write. Default: report.html in the run folder; comparison.html for several.",
 )
 def report(
     run_folders: tuple[Path, ...],
@@ -179,7 +179,7 @@ def report(
     segment_ids: tuple[str, ...],
     out: Path | None,
 ) -> None:
-    """Write an evaluated run as one HTML file that needs no network.
+    """Write an evaluated run, or the comparison of several, as one HTML file.
 
     Example: symbio report runs/epic55-saoa-seed0
     """

@@ -86,11 +86,12 @@ def results_of(metrics: Mapping[str, Any]) -> list[Result]:
 
 
 def official_figures(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The data set's official figures by name in words, as fractions."""
+    """The data set's official figures by name in words, as fractions, but for top-1 and top-5."""
+    measured = metrics.get("metrics") or {}
     return [
         (name.replace("_", " ").replace("top", "top-"), value)
         for name, value in (metrics.get("official") or {}).items()
-        if isinstance(value, int | float)
+        if name not in measured
     ]
 
 

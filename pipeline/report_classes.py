@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from heads.class_figures import ClassFigures, class_table
 from pipeline.report_run import Branch
 
 __all__ = ["ClassRow", "ClassView", "Confusion", "Matrix", "MatrixCell", "view_classes"]
@@ -32,16 +33,9 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class fares. ``support``: its segments; ``answers``: segments it was answered to.
+    """How one class fares, and what it is taken for most."""
 
-    ``recall`` is None without support, ``precision`` without an answer.
-    """
-
-    name: str
-    support: int
-    answers: int
-    recall: float | None
-    precision: float | None
+    figures: ClassFigures
     confusions: Sequence[Confusion]
 
 
@@ -96,15 +90,15 @@ def view_classes(branch: Branch) -> ClassView | None:
     if not labelled.any():
         return None
     counts = _count(branch.labels[labelled], branch.predictions[labelled], len(branch.names))
-    support, answers = counts.sum(axis=1), counts.sum(axis=0)
-    # Stable, so classes of equal support stay in the order of their ids.
-    order = [int(i) for i in np.argsort(-support, kind="stable") if support[i] or answers[i]]
+    table = class_table(branch.predictions[labelled], branch.labels[labelled], branch.names)
+    table.sort(key=lambda one: -one.num_segments)  # equal ones stay in the order of their ids
+    frequent = [one.id for one in table if one.num_segments][:MATRIX_CLASSES]
     return ClassView(
         branch=branch.name,
-        rows=[_row(branch.names, counts, i) for i in order],
+        rows=[ClassRow(one, _confusions_of(branch.names, counts, one.id)) for one in table],
         num_classes=len(branch.names),
         num_segments=int(labelled.sum()),
-        matrix=_matrix(branch.names, counts, [i for i in order if support[i]][:MATRIX_CLASSES]),
+        matrix=_matrix(branch.names, counts, frequent),
         confusions=_confusions(branch.names, counts)[:CONFUSIONS],
     )
 
@@ -118,18 +112,10 @@ def _count(
     return counts
 
 
-def _row(names: Sequence[str], counts: npt.NDArray[np.int64], i: int) -> ClassRow:
-    support, answers, right = int(counts[i].sum()), int(counts[:, i].sum()), int(counts[i, i])
+def _confusions_of(names: Sequence[str], counts: npt.NDArray[np.int64], i: int) -> list[Confusion]:
     only = np.zeros_like(counts)
     only[i] = counts[i]
-    return ClassRow(
-        name=names[i],
-        support=support,
-        answers=answers,
-        recall=right / support if support else None,
-        precision=right / answers if answers else None,
-        confusions=_confusions(names, only)[:CONFUSIONS_OF_A_CLASS],
-    )
+    return _confusions(names, only)[:CONFUSIONS_OF_A_CLASS]
 
 
 def _confusions(names: Sequence[str], counts: npt.NDArray[np.int64]) -> list[Confusion]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.report_run import ReportedRun
 
-__all__ = ["Chart", "Line", "Series", "draw_chart", "training_charts"]
+__all__ = ["Chart", "Line", "Series", "draw_chart", "log_points", "training_charts"]
 
 # Of the drawing, in SVG units that are pixels where the page is wide.
 WIDTH, HEIGHT = 360, 230
@@ -59,20 +59,14 @@ class Chart:
 
 def training_charts(run: ReportedRun) -> list[Chart]:
     """Loss, accuracies and learning rate over the epochs of a run."""
-    return [
-        chart
-        for chart in (
-            draw_chart("Loss", "", [_series(run, "train_loss", "training", "c3")], run.kept_epoch),
-            draw_chart("Top-1", "%", _accuracies(run), run.kept_epoch),
-            draw_chart(
-                "Learning rate",
-                "",
-                [_series(run, "learning_rate", "learning rate", "c3")],
-                run.kept_epoch,
-            ),
-        )
-        if chart is not None
-    ]
+    loss = Series("training", "c3", log_points(run, "train_loss"))
+    rate = Series("learning rate", "c3", log_points(run, "learning_rate"))
+    charts = (
+        draw_chart("Loss", "", [loss], run.kept_epoch),
+        draw_chart("Top-1", "%", _accuracies(run), run.kept_epoch),
+        draw_chart("Learning rate", "", [rate], run.kept_epoch),
+    )
+    return [chart for chart in charts if chart is not None]
 
 
 def draw_chart(
@@ -148,26 +142,18 @@ def _accuracies(run: ReportedRun) -> list[Series]:
         ("validation_action_top1", "action, validation", "c2", False),
     )
     return [
-        _series(run, column, label, color, dashed=dashed, factor=100)
+        Series(label, color, log_points(run, column, 100), dashed)
         for column, label, color, dashed in columns
     ]
 
 
-def _series(
-    run: ReportedRun,
-    column: str,
-    label: str,
-    color: str,
-    *,
-    dashed: bool = False,
-    factor: float = 1,
-) -> Series:
-    points = [
+def log_points(run: ReportedRun, column: str, factor: float = 1) -> list[tuple[float, float]]:
+    """(epoch, value) of a column of the run's log; what is no number is left out."""
+    return [
         (row["epoch"], factor * row[column])
         for row in run.epochs
         if _is_number(row, "epoch") and _is_number(row, column)
     ]
-    return Series(label, color, points, dashed)
 
 
 def _is_number(row: Mapping[str, float], column: str) -> bool:

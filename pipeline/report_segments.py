@@ -165,9 +165,12 @@ def _figure(run: ReportedRun, row: int, looked: Looked | None, reason: str) -> S
     answers = [_answer(branch, row) for branch in (run.verb, run.noun)]
     frames: list[FramePicture] = []
     missing = reason
-    if looked is not None and run.experiment is not None and segment is not None:
-        pictures, missing = _pictures(run.experiment, segment.video_id, looked)
-        frames = [_frame(looked, m, pictures[m]) for m in range(len(pictures))]
+    if run.experiment is not None and segment is not None:
+        if looked is None:
+            missing = _absence(run.experiment, segment.video_id) or reason
+        else:
+            pictures, missing = _pictures(run.experiment, segment.video_id, looked)
+            frames = [_frame(looked, m, pictures[m]) for m in range(len(pictures))]
     place = ""
     if segment is not None:
         place = (
@@ -205,6 +208,12 @@ def _pictures(experiment: Experiment, video_id: str, looked: Looked) -> tuple[li
         return read_pictures(experiment.videos[video_id], looked.times_seconds.tolist()), ""
     except (VideoError, OSError) as error:
         return [""] * len(looked.times_seconds), f"Its frames cannot be read any more: {error}."
+
+
+def _absence(experiment: Experiment, video_id: str) -> str:
+    """Why nothing is known of a video; "" if it is."""
+    reasons = [lost.reason for lost in experiment.missing_videos if lost.video.video_id == video_id]
+    return f"Its frames cannot be read any more: {reasons[0]}." if reasons else ""
 
 
 def _frame(looked: Looked, m: int, image: str) -> FramePicture:

@@ -34,7 +34,10 @@ def test_classes_go_by_name(tmp_path: Path) -> None:
 
 
 def test_official_figures_are_shown_where_there_are_some(tmp_path: Path) -> None:
-    metrics = {**make_run(tmp_path).metrics, "official": {"unseen_action_top1": 0.123}}
+    metrics = {
+        **make_run(tmp_path).metrics,
+        "official": {"verb_top1": 0.5, "unseen_action_top1": 0.123},
+    }
     assert official_figures(metrics) == [("unseen action top-1", 0.123)]
     text = Page(render_run(make_run(tmp_path, metrics=metrics))).text
     assert "unseen action top-1 12.3" in text

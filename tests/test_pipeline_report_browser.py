@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from report_fixtures import HOSTILE, make_branch, make_looked, make_run
 
 from pipeline.experiment import Experiment
 from pipeline.report import render_run
+from pipeline.report_comparison import render_comparison
 from pipeline.report_frames import data_uri
 from pipeline.segments import Segment
 
@@ -103,27 +105,60 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture
+def comparison(tmp_path: Path) -> Path:
+    """A comparison of ten runs with such names."""
+    rng = np.random.default_rng(1)
+    first = hostile_run(tmp_path)
+    names = first.verb.names
+    labels = first.verb.labels.tolist()
+    runs = [
+        replace(
+            first,
+            folder=tmp_path / f"{HOSTILE.replace('/', '')} {i}",
+            verb=make_branch("verb", labels, rng.integers(40, size=60).tolist(), names),
+            metrics={**first.metrics, "official": {HOSTILE: i / 10}},
+        )
+        for i in range(9)
+    ]
+    path = tmp_path / "comparison.html"
+    path.write_text(render_comparison([first, *runs]), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width_px", [1280, 390])
 def test_a_report_is_whole_and_readable(
     width_px: int, dark: bool, page: Path, browser: Browser
 ) -> None:
+    look_at(page, browser, width_px=width_px, dark=dark)
+    assert browser.evaluate("document.images.length") == 6 * 4
+    assert browser.evaluate(BROKEN_IMAGES) == 0
+
+
+@pytest.mark.parametrize(("width_px", "dark"), [(1280, True), (390, False)])
+def test_a_comparison_is_whole_and_readable(
+    width_px: int, dark: bool, comparison: Path, browser: Browser
+) -> None:
+    look_at(comparison, browser, width_px=width_px, dark=dark)
+
+
+def look_at(page: Path, browser: Browser, *, width_px: int, dark: bool) -> None:
+    """Everything that must hold of any page, folded and unfolded."""
     browser.complaints.clear()
     browser.requests.clear()
     browser.open(page, width_px=width_px, dark=dark)
     shown = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (shown == "rgb(21, 21, 20)") is dark, "the style sheet is not applied"
-    assert browser.evaluate("document.images.length") == 6 * 4
     for everything in (False, True):
         if everything:
             browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert browser.evaluate(OVERFLOW) == 0
         assert browser.evaluate(STICKS_OUT) == []
-    assert browser.evaluate(BROKEN_IMAGES) == 0
     assert browser.evaluate(SMALL_TEXT) == []
     assert browser.evaluate(PALE_TEXT) == []
     if folder := os.environ.get("SYMBIO_SCREENSHOTS"):  # for people to look at
-        name = f"report-{width_px}-{'dark' if dark else 'light'}.png"
+        name = f"{page.stem}-{width_px}-{'dark' if dark else 'light'}.png"
         browser.screenshot(Path(folder) / name)
     assert browser.complaints == []
     assert browser.requests == []

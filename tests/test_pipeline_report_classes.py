@@ -17,8 +17,8 @@ def test_recall_and_precision_by_falling_support() -> None:
     view = view_classes(make_branch("noun", LABELS, ANSWERS, NOUNS))
     assert view is not None
     assert (view.branch, view.num_classes, view.num_segments) == ("noun", 4, 8)
-    found = [(row.name, row.support, row.answers, row.recall, row.precision) for row in view.rows]
-    assert found == [
+    figures = [row.figures for row in view.rows]
+    assert [(f.name, f.num_segments, f.num_predicted, f.recall, f.precision) for f in figures] == [
         ("cup", 4, 6, 3 / 4, 3 / 6),
         ("knife", 3, 1, 1 / 3, 1.0),
         ("pan", 1, 1, 0.0, 0.0),
@@ -28,7 +28,7 @@ def test_recall_and_precision_by_falling_support() -> None:
 def test_a_class_that_is_only_answered_has_no_recall() -> None:
     view = view_classes(make_branch("noun", [0, 1], [0, 3], NOUNS))
     assert view is not None
-    assert [(row.name, row.recall, row.precision) for row in view.rows] == [
+    assert [(f.name, f.recall, f.precision) for f in (row.figures for row in view.rows)] == [
         ("cup", 1.0, 1.0),
         ("knife", 0.0, None),
         ("lid", None, 0.0),
