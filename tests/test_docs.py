@@ -26,6 +26,7 @@ from heads.registry import create_head
 from pipeline.config_file import load_config, parse_config
 from pipeline.datasets import load_dataset
 from pipeline.runs import default_run_folder
+from pipeline.sweep_plan import plan_sweep
 from stores import ArraySpec, Row, RowInfo, open_store
 
 
@@ -79,12 +80,16 @@ def test_command_lines_are_understood_and_fit_together(page: str) -> None:
     run_folders: set[Path] = set()
     for arguments in command_lines(text_of(page)):
         name, options = parsed(arguments)
-        if "config" in options:
+        if name == "sweep":
+            names = ("overrides", "grids", "seeds", "name")
+            plan_sweep(ROOT / options["config"], **{key: options[key] for key in names})
+        elif "config" in options and options["config"] not in run_folders:
             config = load_config(ROOT / options["config"], options["overrides"])
             if name == "train":
                 run_folders.add(default_run_folder(config))
         if name == "evaluate":
             assert options["run_folder"] in run_folders
+        assert set(options.get("run_folders", ())) <= run_folders
 
 
 def test_the_readme_shows_a_whole_experiment() -> None:
