@@ -4,7 +4,8 @@ detection feature and the backbone's feature.
 Both alignments are one affine map of the concatenation `[f; f_o]`, then ReLU. Global (eq 3.1): `f`
 is the clip's GAP, the same for every object. Local (eq 3.2): `f` is the backbone feature under the
 object's own box. The global map is never applied to the concatenation: `W [f; f_o] = W_f f +
-W_o f_o`, and the first term is computed once per clip instead of once per object.
+W_o f_o`, and the first term is computed once per clip instead of once per object. (The local map
+is: one product of the concatenation is faster than the sum of two.)
 
 Option, where the papers do one thing for one backbone and another for the other:
 - `l2_rescale`: bring detection features to the length of the backbone feature they meet. Off for
@@ -96,7 +97,7 @@ class LocalAlignment(ObjectAlignment):
         """
         regions = batch[f"{self.stream}_roi"]
         both = torch.cat([regions, self._objects(batch, regions)], dim=2)
-        return self.linear(both).relu_()
+        return F.relu(self.linear(both))  # in place, autograd would copy it thrice
 
 
 class ProjectedDetections(nn.Module):
@@ -115,7 +116,7 @@ class ProjectedDetections(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, N, C) of `object_features` (B, N, C1), never negative."""
-        return self.linear(batch["object_features"]).relu_()
+        return F.relu(self.linear(batch["object_features"]))
 
 
 class RawDetections(nn.Module):
