@@ -15,7 +15,7 @@ Where to look:
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, head_metrics,
                                            train_settings, runs, run_status
-    what heads answered                    saved_scores, fusion
+    what heads answered                    saved_scores, fusion, submission, submission_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
     commands                               commands, head_cli, head_commands, score_commands,

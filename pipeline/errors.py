@@ -5,7 +5,8 @@ PipelineError                    a person can mend this: the message says how
 ├── AnnotationError              a label, class, box or split file is not valid
 ├── VideoMissing                 no file or folder where the pattern points
 ├── RowsMissing                  a head asks for rows that no run has made yet
-└── RunFolderError               a run folder is absent, taken, or does not match
+├── RunFolderError               a run folder is absent, taken, or does not match
+└── SubmissionError              a challenge would not take this file
 
 The leaf packages raise builtin errors of their own (``extractors.video.VideoError`` for one); the
 pipeline wraps those that concern a whole command and records those that concern one row.
@@ -22,6 +23,7 @@ __all__ = [
     "PipelineError",
     "RowsMissing",
     "RunFolderError",
+    "SubmissionError",
     "VideoMissing",
     "in_words",
 ]
@@ -49,6 +51,10 @@ class RowsMissing(PipelineError):
 
 class RunFolderError(PipelineError):
     """A run folder is absent, taken, or belongs to another experiment."""
+
+
+class SubmissionError(PipelineError):
+    """A challenge would not take this file; says all that is wrong with it."""
 
 
 # What a message is enough for. Anything else is a mistake of the program and shows its traceback.

@@ -209,4 +209,55 @@ def fuse(run_folders: tuple[Path, ...], weights: str | None, split: str | None, 
         fuse_heads(run_folders, out, make_console(), weights=weights, split=split)
 
 
-HEAD_COMMANDS = (finetune, train, evaluate, sweep, report, fuse)
+LEVEL = click.IntRange(0, 5)
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--split", "splits", metavar="SPLIT", multiple=True, help="Default: all test splits.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A .zip, or .json for one split. Default: submission.zip in the run folder.",
+)
+@click.option("--sls-pt", type=LEVEL, help="EPIC-100: level of pre-training supervision.")
+@click.option("--sls-tl", type=LEVEL, help="EPIC-100: level of training labels.")
+@click.option("--sls-td", type=LEVEL, help="EPIC-100: level of training data.")
+def submit(
+    run_folder: Path,
+    splits: tuple[str, ...],
+    out: Path | None,
+    sls_pt: int | None,
+    sls_tl: int | None,
+    sls_td: int | None,
+) -> None:
+    """Write the scores of a run, or a fusion, as an EPIC-KITCHENS challenge wants them.
+
+    Example: symbio submit runs/epic55-saoa-seed0 --split test_s1 --split test_s2
+    """
+    with errors():
+        from pipeline.score_commands import submit_scores
+
+        submit_scores(
+            run_folder, out, make_console(), splits=splits, levels=(sls_pt, sls_tl, sls_td)
+        )
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@config_options
+@click.option("--split", metavar="SPLIT", help="Which it is of. Default: its name says.")
+def check_submission(
+    file: Path, config: Path, overrides: tuple[str, ...], split: str | None
+) -> None:
+    """Check a challenge submission, and measure it where labels are there.
+
+    Example: symbio check-submission submission.zip configs/epic55_saoa_r50.yaml
+    """
+    with errors():
+        from pipeline.score_commands import check_file
+
+        check_file(file, load(config, overrides), make_console(), split=split)
+
+
+HEAD_COMMANDS = (finetune, train, evaluate, sweep, report, fuse, submit, check_submission)

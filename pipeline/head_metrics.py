@@ -22,9 +22,18 @@ from heads.ranking import Ranking
 from heads.scores import Scores
 from pipeline.segments import Dataset
 
-__all__ = ["Measured", "Untrained", "measure", "some", "training_prior", "write_measured"]
+__all__ = [
+    "Measured",
+    "Untrained",
+    "measure",
+    "shortened",
+    "some",
+    "training_prior",
+    "write_measured",
+]
 
 MOST_IDS = 5
+MOST_CHARACTERS = 130
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,14 @@ def measure(dataset: Dataset, scores: Scores, ranking: Ranking) -> Measured:
 def some(ids: Sequence[str]) -> str:
     """How many segments these are, and which: the first few of many."""
     more = len(ids) - MOST_IDS
-    shown = ", ".join(repr(one) for one in ids[:MOST_IDS])
+    shown = ", ".join(map(shortened, ids[:MOST_IDS]))
     return f"{len(ids):,} segments ({shown}{f' and {more:,} more' if more > 0 else ''})"
+
+
+def shortened(value: object) -> str:
+    """A value as code would spell it, cut where it is longer than any id or class name."""
+    text = repr(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
 def write_measured(
@@ -129,7 +144,9 @@ def write_measured(
 
 
 def _untrained(dataset: Dataset, scores: Scores) -> Untrained:
-    train = dataset.split("train")
+    train = [segment for segment in dataset.split("train") if segment.labelled]
+    if not train:  # the config reads no training split, so nobody knows
+        return Untrained((), (), 0)
     verbs = np.setdiff1d(scores.verb_labels, [segment.verb_class for segment in train])
     nouns = np.setdiff1d(scores.noun_labels, [segment.noun_class for segment in train])
     rows = np.isin(scores.verb_labels, verbs) | np.isin(scores.noun_labels, nouns)

@@ -14,7 +14,7 @@ from pipeline.config_file import load_config
 from pipeline.errors import RunFolderError
 from pipeline.runs import CONFIG_NAME, evaluation_folder
 
-__all__ = ["SavedScores", "open_scores"]
+__all__ = ["SavedScores", "open_config", "open_scores"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,20 @@ class SavedScores:
     details: Mapping[str, Any]
 
 
+def open_config(folder: Path) -> ExperimentConfig:
+    """The config of a run or of a fusion.
+
+    Raises:
+        RunFolderError: no such folder.
+    """
+    if not (folder / CONFIG_NAME).is_file():
+        raise RunFolderError(
+            f"{folder}: got no {CONFIG_NAME}, expected the folder of a `symbio train` or a "
+            "`symbio fuse`"
+        )
+    return load_config(folder / CONFIG_NAME)
+
+
 def open_scores(folder: Path, split: str | None = None) -> SavedScores:
     """Read the scores of a run, or of a fusion, on one split.
 
@@ -39,12 +53,7 @@ def open_scores(folder: Path, split: str | None = None) -> SavedScores:
         RunFolderError: no such folder, or no scores of this split in it.
         ValueError: files that no evaluation wrote.
     """
-    if not (folder / CONFIG_NAME).is_file():
-        raise RunFolderError(
-            f"{folder}: got no {CONFIG_NAME}, expected the folder of a `symbio train` or a "
-            "`symbio fuse`"
-        )
-    config = load_config(folder / CONFIG_NAME)
+    config = open_config(folder)
     split = split or config.evaluate.split
     evaluated = evaluation_folder(folder, config, split)
     for name in ("scores.npz", "metrics.json"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -18,7 +20,20 @@ from pipeline.head_metrics import measure, training_prior, write_measured
 from pipeline.runs import evaluation_folder
 from pipeline.segments import Dataset
 
-__all__ = ["LABELS", "make_evaluated_run"]
+__all__ = [
+    "LABELS",
+    "NUM_NOUNS",
+    "NUM_VERBS",
+    "Run",
+    "make_epic_run",
+    "make_evaluated_run",
+    "random_answers",
+    "write_epic",
+]
+
+# Of the small EPIC data sets: more than a hundred pairs, so that submissions must choose.
+NUM_VERBS, NUM_NOUNS = 12, 10
+
 
 LABELS = (
     ("t0", "a", 0.0, 1.0, 0, 1, "train"),
@@ -27,6 +42,15 @@ LABELS = (
     ("v1", "b", 1.0, 2.0, 1, 2, "val"),
     ("v2", "b", 2.0, 3.0, 1, 0, "val"),
 )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder, the data set of its config, and the scores of each split."""
+
+    folder: Path
+    dataset: Dataset
+    scores: dict[str, Scores]
 
 
 def make_evaluated_run(
@@ -40,23 +64,92 @@ def make_evaluated_run(
     labels = folder.parent / "labels.csv"
     if not labels.exists():
         write_labels(labels, LABELS)
-    config = parse_config(
-        yaml.safe_dump(settings(folder.parent)), overrides, source=str(folder / "config.yaml")
-    )
+    values = settings(folder.parent)
+    return _write_run(folder, values, [split], seed=seed, overrides=overrides).scores[split]
+
+
+def make_epic_run(folder: Path, kind: str, splits: Sequence[str], *, seed: int = 0) -> Run:
+    """A run on a small EPIC-55 or EPIC-100, evaluated on these splits."""
+    annotations = folder.parent / kind
+    if not annotations.exists():
+        write_epic(annotations, kind)
+    values = settings(folder.parent)
+    values["data"] = {
+        "kind": kind,
+        "annotations": str(annotations),
+        "videos": {"root": "videos", "pattern": "{video_id}.MP4"},
+        "splits": ["train", *splits],
+    }
+    return _write_run(folder, values, splits, seed=seed, overrides=())
+
+
+def write_epic(folder: Path, kind: str) -> None:
+    """Official label files of a few segments per split."""
+    folder.mkdir(parents=True)
+    times = "participant_id,video_id,start_timestamp,stop_timestamp"
+    uid, prefix, key = {
+        "epic55": ("uid", "EPIC", "verb_id,class_key,verbs"),
+        "epic100": ("narration_id", "EPIC_100", "id,key,instances"),
+    }[kind]
+
+    def rows(first: int, count: int, person: str, *, labelled: bool) -> str:
+        generator = np.random.default_rng(first)
+        return "".join(
+            f"{number},{person},{person}_01,00:00:{place:02d},00:00:{place + 1:02d}"
+            + (
+                f",do,{generator.integers(NUM_VERBS)},{generator.integers(NUM_NOUNS)}"
+                if labelled
+                else ""
+            )
+            + "\n"
+            for place, number in enumerate(range(first, first + count))
+        )
+
+    labels = f"{uid},{times},narration,verb_class,noun_class\n"
+    train = rows(0, 30, "P01", labelled=True)
+    val, tests = rows(100, 9, "P30", labelled=True), f"{uid},{times}\n"
+    s1, s2 = (rows(first, 5, "P32", labelled=False) for first in (200, 300))
+    files = {
+        "epic55": {
+            "train_action_labels": labels + train + val,
+            "test_s1_timestamps": tests + s1,
+            "test_s2_timestamps": tests + s2,
+        },
+        "epic100": {
+            "train": labels + train,
+            "validation": labels + val,
+            "test_timestamps": tests + s1,
+        },
+    }[kind]
+    for name, count in (("verb", NUM_VERBS), ("noun", NUM_NOUNS)):
+        lines = "".join(f"{number},{name}{number},x\n" for number in range(count))
+        files[f"{name}_classes"] = f"{key.replace('verb', name)}\n{lines}"
+    for name, text in files.items():
+        (folder / f"{prefix}_{name}.csv").write_text(text)
+
+
+def _write_run(
+    folder: Path,
+    values: dict[str, Any],
+    splits: Sequence[str],
+    *,
+    seed: int,
+    overrides: Sequence[str],
+) -> Run:
+    config = parse_config(yaml.safe_dump(values), overrides, source=str(folder / "config.yaml"))
     dataset = load_dataset(config.data)
-    scores = random_answers(dataset, split, seed)
-    prior = training_prior(dataset, config.evaluate.action_prior)
-    ranking = rank_classes(scores.verb_scores, scores.noun_scores, prior)
-    measured = measure(dataset, scores, ranking) if scores.labelled else None
+    kind = config.evaluate.action_prior
+    prior = training_prior(dataset, kind)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(config))
-    details = {
-        "split": split,
-        "action_prior": config.evaluate.action_prior,
-        "stages": {"verb": "k"},
-    }
-    write_measured(evaluation_folder(folder, config, split), scores, measured, details)
-    return scores
+    found = {}
+    for split in splits:
+        scores = found[split] = random_answers(dataset, split, seed)
+        ranking = rank_classes(scores.verb_scores, scores.noun_scores, prior)
+        measured = measure(dataset, scores, ranking) if scores.labelled else None
+        details = {"split": split, "action_prior": kind, "stages": {"verb": "k"}}
+        write_measured(evaluation_folder(folder, config, split), scores, measured, details)
+    return Run(folder, dataset, found)
 
 
 def random_answers(dataset: Dataset, split: str, seed: int) -> Scores:

@@ -42,6 +42,8 @@ def test_all_commands_are_there() -> None:
         "sweep",
         "report",
         "fuse",
+        "submit",
+        "check-submission",
         "store",
         "completion",
     }

@@ -16,7 +16,7 @@ from heads.protocols import Protocol, official_metrics
 from heads.ranking import rank_classes
 from heads.scores import Scores
 from pipeline.head_console import print_measured
-from pipeline.head_metrics import Measured, measure, some, training_prior, write_measured
+from pipeline.head_metrics import Measured, Untrained, measure, some, training_prior, write_measured
 from pipeline.head_runs import Evaluated
 from pipeline.segments import UNLABELLED, Dataset, Segment
 
@@ -116,6 +116,12 @@ def test_classes_that_training_never_showed_are_named_and_counted() -> None:
     untrained = measure_all(dataset, np.ones((3, 4))).untrained
     assert (untrained.verbs, untrained.nouns) == (("wash",), ("[plate]",))
     assert untrained.num_segments == 3  # v1 for its noun, v2 for its verb, v3 for both
+
+
+def test_without_training_labels_no_class_is_called_untrained() -> None:
+    dataset = make_dataset()
+    dataset = replace(dataset, segments=[*dataset.split("val"), segment("t", -1, -1, "train")])
+    assert measure_all(dataset, np.ones((3, 4))).untrained == Untrained((), (), 0)
 
 
 def test_files_hold_figures_by_class_and_what_was_never_trained(tmp_path: Path) -> None:
