@@ -18,6 +18,7 @@ from pipeline import console as shown
 from pipeline.sweep import Outcome, run_sweep
 from pipeline.sweep_plan import Sweep, SweepRun, plan_sweep
 from pipeline.sweep_table import (
+    PAPER,
     Table,
     official_measures,
     shown_table,
@@ -91,12 +92,18 @@ def print_table(console: Console, table: Table) -> None:
         GAP + max(len(cell) for cell in cells)
         for cells in zip(table.columns, *table.rows, strict=True)
     ]
+    pairs: list[list[int]] = []  # a measure, and what the paper says of it
+    for column, name in enumerate(table.columns):
+        if name == PAPER:
+            pairs[-1].append(column)
+        elif column:
+            pairs.append([column])
     parts: list[list[int]] = [[]]
-    for column in range(1, len(widths)):
-        taken = GAP + sum(widths[one] for one in (0, *parts[-1], column))
+    for pair in pairs:
+        taken = GAP + sum(widths[one] for one in (0, *parts[-1], *pair))
         if parts[-1] and taken > console.width:
             parts.append([])
-        parts[-1].append(column)
+        parts[-1] += pair
     for number, part in enumerate(parts):
         names = [("", "left"), *((table.columns[one], "right") for one in part)]
         rows = [[row[one] for one in (0, *part)] for row in table.rows]

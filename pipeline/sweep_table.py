@@ -18,8 +18,17 @@ from pipeline.sweep import Outcome
 from pipeline.sweep_plan import Sweep
 from stores.durable import make_root, replace_file
 
-__all__ = ["Summary", "Table", "official_measures", "shown_table", "summarize", "write_tables"]
+__all__ = [
+    "PAPER",
+    "Summary",
+    "Table",
+    "official_measures",
+    "shown_table",
+    "summarize",
+    "write_tables",
+]
 
+PAPER = "paper"
 NOTHING = "–"
 USUAL = {field.name for field in fields(Metrics)}
 
@@ -72,7 +81,7 @@ def shown_table(sweep: Sweep, summaries: Sequence[Summary], measures: Sequence[s
     for name in measures:
         columns.append((name.replace("_", " ").replace("top", "top-"), partial(_ours, name)))
         if any(name in summary.paper for summary in summaries):
-            columns.append(("paper", partial(_papers, name)))
+            columns.append((PAPER, partial(_papers, name)))
     if any(summary.num_seeds < len(sweep.seeds) for summary in summaries):
         columns.append(("seeds", lambda summary: f"{summary.num_seeds} of {len(sweep.seeds)}"))
     sizes = {size for summary in summaries for size in summary.values.get("num_segments", ())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_files(tmp_path: Path) -> None:
     assert runs[0]["folder"] == "SA w/o CSG-5"
 
 
-@pytest.mark.parametrize("width", [40, 60, 200])
+@pytest.mark.parametrize("width", [40, 55, 200])
 def test_a_wide_table_is_printed_in_parts_and_nothing_is_cut(tmp_path: Path, width: int) -> None:
     sweep = make_sweep(tmp_path)
     table = shown_table(sweep, summarize(sweep, OUTCOMES), MEASURES)
@@ -143,6 +144,9 @@ def test_a_wide_table_is_printed_in_parts_and_nothing_is_cut(tmp_path: Path, wid
         assert [value for part in parts for value in part] == values
         assert (len(parts) == 1) == (width == 200)
     assert max(len(line) for line in lines[1:]) <= width
+    heads = [re.split(r"\s{2,}", line.strip()) for line in lines[1:] if "top-1" in line]
+    pairs = [pair for head in heads for pair in pairwise(head) if "top-1" in pair[0]]
+    assert pairs == [("verb top-1", "paper"), ("noun top-1", "paper")]
 
 
 def test_an_only_seed_has_an_empty_deviation(tmp_path: Path) -> None:
