@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,17 @@ class Branch:
     scores: npt.NDArray[np.floating]
     labels: npt.NDArray[np.int64]
 
-    @property
+    @cached_property
     def predictions(self) -> npt.NDArray[np.int64]:
         """(n,) the class of the highest score; of equal ones the first."""
         return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
 
-    @property
+    @cached_property
     def labelled(self) -> npt.NDArray[np.bool_]:
         """(n,) whether a segment has a label."""
         return np.asarray(self.labels >= 0)
 
-    @property
+    @cached_property
     def right(self) -> npt.NDArray[np.bool_]:
         """(n,) whether the best class is the label's."""
         return np.asarray(self.predictions == self.labels)
@@ -88,17 +89,17 @@ class ReportedRun:
         """The run folder's own name."""
         return self.folder.resolve().name
 
-    @property
+    @cached_property
     def right(self) -> npt.NDArray[np.bool_]:
         """(n,) whether verb and noun are both right."""
         return self.verb.right & self.noun.right
 
-    @property
+    @cached_property
     def labelled(self) -> npt.NDArray[np.bool_]:
         """(n,) whether both labels are there."""
         return self.verb.labelled & self.noun.labelled
 
-    @property
+    @cached_property
     def confidence(self) -> npt.NDArray[np.floating]:
         """(n,) P(best verb) · P(best noun)."""
         return np.asarray(self.verb.scores.max(axis=1) * self.noun.scores.max(axis=1))

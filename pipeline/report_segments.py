@@ -146,7 +146,8 @@ def _of_different(run: ReportedRun, rows: Sequence[int]) -> list[int]:
         labels = (int(run.verb.labels[i]), int(run.noun.labels[i]))
         answers = (int(run.verb.predictions[i]), int(run.noun.predictions[i]))
         first.setdefault(labels if min(labels) >= 0 else answers, i)
-    return [*first.values(), *(i for i in rows if i not in first.values())]
+    front = set(first.values())
+    return [*first.values(), *(i for i in rows if i not in front)]
 
 
 def _looked(run: ReportedRun, segment_ids: Sequence[str]) -> tuple[dict[str, Looked], str]:
