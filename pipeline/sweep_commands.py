@@ -20,6 +20,7 @@ from pipeline.sweep_plan import Sweep, SweepRun, plan_sweep
 from pipeline.sweep_table import (
     PAPER,
     Table,
+    failure_lines,
     official_measures,
     shown_table,
     summarize,
@@ -51,9 +52,8 @@ def sweep_heads(
     )
     summaries = summarize(sweep, outcomes)
     print_table(console, shown_table(sweep, summaries, _measures(sweep, outcomes, official)))
-    failed = [outcome for outcome in outcomes if outcome.error]
-    for outcome in failed:
-        line = f"failed: {outcome.label}, seed {outcome.seed}: {outcome.error}"
+    failed = failure_lines(outcomes)
+    for line in failed:
         console.print(Text(line, style="red"))
     console.print(f"tables and run folders: {sweep.folder}")
     return not failed

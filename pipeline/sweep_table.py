@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -123,12 +124,22 @@ def _markdown(table: Table, outcomes: Sequence[Outcome]) -> str:
 
     rule = [":--", *["--:"] * (len(table.columns) - 1)]
     lines = [table.title, "", line(table.columns), line(rule), *(line(row) for row in table.rows)]
-    failed = [
-        f"- failed: {o.label}, seed {o.seed}: {' '.join(o.error.split())}"
-        for o in outcomes
-        if o.error
-    ]
+    failed = [f"- {' '.join(line.split())}" for line in failure_lines(outcomes)]
     return "\n".join([*lines, *([""] if failed else []), *failed, ""])
+
+
+def failure_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Which runs failed and why, a line for all that failed alike."""
+    alike: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.error:
+            alike[outcome.error].append(outcome)
+    return [
+        f"failed: {first.label}, seed {first.seed}"
+        + (f", and {len(others):,} more" if others else "")
+        + f": {error}"
+        for error, (first, *others) in alike.items()
+    ]
 
 
 def _summaries_csv(summaries: Sequence[Summary], measures: Sequence[str]) -> str:

@@ -14,7 +14,13 @@ from rich.console import Console
 from pipeline.sweep import Outcome
 from pipeline.sweep_commands import print_table
 from pipeline.sweep_plan import PlannedRow, Sweep
-from pipeline.sweep_table import official_measures, shown_table, summarize, write_tables
+from pipeline.sweep_table import (
+    failure_lines,
+    official_measures,
+    shown_table,
+    summarize,
+    write_tables,
+)
 
 MEASURES = ("verb_top1", "noun_top1")
 
@@ -87,6 +93,20 @@ def test_figures_of_the_data_sets_own_evaluation(tmp_path: Path) -> None:
     table = shown_table(sweep, summaries, ["tail_verb_top1"])
     assert table.columns[1] == "tail verb top-1"
     assert table.rows[0][1] == "60.0 ± 10.0"
+
+
+def test_runs_that_failed_alike_are_one_line() -> None:
+    outcomes = [
+        outcome("a", 0, 0, 0, error="no rows"),
+        outcome("a", 1, 0.5, 0.5),
+        outcome("b", 0, 0, 0, error="NaN"),
+        outcome("b", 1, 0, 0, error="no rows"),
+        outcome("c", 0, 0, 0, error="no rows"),
+    ]
+    assert failure_lines(outcomes) == [
+        "failed: a, seed 0, and 2 more: no rows",
+        "failed: b, seed 0: NaN",
+    ]
 
 
 def test_files(tmp_path: Path) -> None:
