@@ -149,9 +149,11 @@ class TwoBranchHead(Head):
 
     def __init__(self, dims: HeadDims, *, num_verbs: int, num_nouns: int) -> None:
         super().__init__()
-        self._assemble(Stream("verb", dims, num_verbs), Stream("noun", dims, num_nouns))
+        self._assemble(dims, num_verbs, num_nouns)
 
-    def _assemble(self, verb: Stream, noun: Stream) -> None:
+    def _assemble(self, dims: HeadDims, num_verbs: int, num_nouns: int, **options: bool) -> None:
+        verb = Stream("verb", dims, num_verbs, **options)
+        noun = Stream("noun", dims, num_nouns, **options)
         self.verb = self.verb_branch(verb, noun)
         self.noun = self.noun_branch(noun, verb)
 
@@ -190,9 +192,7 @@ class RescalingHead(TwoBranchHead):
         self, dims: HeadDims, *, num_verbs: int, num_nouns: int, l2_rescale: bool = False
     ) -> None:
         Head.__init__(self)
-        self._assemble(
-            Stream("verb", dims, num_verbs, l2_rescale), Stream("noun", dims, num_nouns, l2_rescale)
-        )
+        self._assemble(dims, num_verbs, num_nouns, l2_rescale=l2_rescale)
 
 
 class AttendingHead(TwoBranchHead):
@@ -220,7 +220,4 @@ class AttendingHead(TwoBranchHead):
         scale_scores: bool = False,
     ) -> None:
         Head.__init__(self)
-        self._assemble(
-            Stream("verb", dims, num_verbs, l2_rescale, scale_scores),
-            Stream("noun", dims, num_nouns, l2_rescale, scale_scores),
-        )
+        self._assemble(dims, num_verbs, num_nouns, l2_rescale=l2_rescale, scale_scores=scale_scores)

@@ -90,10 +90,7 @@ class AttendedDetectionsHead(SaoaHead):
     ) -> None:
         Head.__init__(self)
         self.project = project
-        self._assemble(
-            Stream("verb", dims, num_verbs, l2_rescale, scale_scores),
-            Stream("noun", dims, num_nouns, l2_rescale, scale_scores),
-        )
+        self._assemble(dims, num_verbs, num_nouns, l2_rescale=l2_rescale, scale_scores=scale_scores)
 
     def noun_branch(self, own: Stream, other: Stream) -> ObjectBranch:
         """Detections without the noun GAP, gated and attended by the verb GAP."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
+import pytest
 import yaml
 from docs_pages import ROOT, section, table_rows, text_of
 from pydantic import BaseModel
@@ -102,6 +103,24 @@ def test_every_head_is_documented_with_its_inputs_and_options() -> None:
         assert sorted(words_in_code(options)) == sorted(head_options(name, {})), name
         used |= head_options(name, {})
     assert documented(section("docs/heads.md", "Options")) == used
+
+
+@pytest.mark.parametrize("table", ["3_1", "3_2", "3_3", "3_5"])
+def test_the_papers_numbers_are_those_of_the_sweep_files(table: str) -> None:
+    rows = table_rows(section("docs/heads.md", "All heads"))
+    found = {words_in_code(name)[0]: top1.split(" / ") for name, _, _, top1, *_ in rows}
+    sweep = yaml.safe_load((ROOT / "configs" / "tables" / f"thesis_{table}.yaml").read_text())
+    compared = 0
+    for row in sweep["rows"]:
+        if row.get("config", sweep["base"]) != "configs/epic55_saoa_r50.yaml" or "fuse" in row:
+            continue
+        heads = [s for s in row.get("set", []) if s.startswith("head.name=")]
+        name = heads[0].removeprefix("head.name=") if heads else "saoa"
+        for stream, printed in zip(("verb", "noun"), found[name], strict=True):
+            if (number := row["paper"].get(f"{stream}_top1")) is not None:
+                assert printed == f"{number:.1f}", (name, stream)
+                compared += 1
+    assert compared
 
 
 def documented_outputs(heading: str) -> dict[str, tuple[tuple[str, ...], str]]:

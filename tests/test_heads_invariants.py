@@ -153,3 +153,14 @@ def test_attention_of_a_clip_adds_up_to_one_or_nothing(name: str) -> None:
         assert slices[stream] == (LOCAL if local else slice(0, N))
         assert weights.shape == (3, N_LOCAL if local else N)
         torch.testing.assert_close(weights.sum(dim=1), torch.tensor([1.0, 1.0, 0.0]).double())
+
+
+@pytest.mark.needs_cuda
+@every_head
+def test_a_gpu_gives_the_same_logits(name: str, l2_rescale: bool) -> None:
+    head, batch = make(name, l2_rescale), random_batch(4)
+    batch["object_mask"][3] = False
+    expected = head(batch)
+    found = head.cuda()({key: tensor.cuda() for key, tensor in batch.items()})
+    for stream, rows in found.items():
+        torch.testing.assert_close(rows.cpu(), expected[stream], rtol=0, atol=1e-10)
