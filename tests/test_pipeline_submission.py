@@ -79,6 +79,8 @@ def test_equal_scores_give_equal_bytes(tmp_path: Path) -> None:
         run = make_epic_run(tmp_path / name, "epic100", ["test", "val"])
         write_submission(run.folder, tmp_path / f"{name}.zip", supervision=LEVELS)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with ZipFile(tmp_path / "one.zip") as archive:  # whenever it was written
+        assert [info.date_time for info in archive.infolist()] == [(1980, 1, 1, 0, 0, 0)]
 
 
 def test_one_split_as_plain_json(tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ BROKEN: dict[str, tuple[Edit, str]] = {
         lambda c: entry_of(c)["noun"].update({"7": 10**400}),
         "noun: numbers that are not finite: 1 segments ('100')",
     ),
+    "action not finite": (
+        lambda c: entry_of(c)["action"].update({next(iter(entry_of(c)["action"])): -(10**400)}),
+        "action: numbers that are not finite: 1 segments ('100')",
+    ),
     "unknown entry": (
         lambda c: entry_of(c).update(verbs={}),
         "key 'verbs' is unknown or occurs twice: 1 segments ('100')",
