@@ -78,12 +78,12 @@ class Learner:
                 of_batch = {
                     name: labels[name][start : start + len(groups[step])] for name in labels
                 }
-                loss, logits = self._step(batch, of_batch)
+                loss, logits = self.step(batch, of_batch)
                 tally.add(step, loss, logits, of_batch)
         return tally.close(self.head)
 
-    def _step(self, batch: Batch, labels: Batch) -> tuple[Tensor, Batch]:
-        """Learn from one batch; loss and logits before the step."""
+    def step(self, batch: Batch, labels: Batch) -> tuple[Tensor, Batch]:
+        """Learn from one batch; return its loss and its logits before the step."""
         settings = self.settings
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"

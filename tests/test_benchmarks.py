@@ -20,6 +20,7 @@ FIGURE = re.compile(
 CASES = ("objects", "maps")
 DECODED = ("456x256", "456x256_no_b_frames", "1080p_no_b_frames")
 BACKBONES = ("resnet50_3d", "i3d_rgb", "r2plus1d_34")
+STEP = ("step", "work", "gemm_fraction")
 PEERS = ("memmap", "lmdb", "h5py", "tensorstore", "zarr_python")
 
 
@@ -58,6 +59,18 @@ def extract_names() -> set[str]:
         *["three_stages_decode_cost", "three_stages_frames", "long_video_memory"],
         *[f"{when}_decode_process_start" for when in ("first", "later")],
         *[f"{length}_video_{part}_peak_rss" for length, part in product(lengths, parts)],
+    }
+
+
+def heads_names() -> set[str]:
+    """Every figure of heads on the CPU."""
+    hows = ("resident", "streamed")
+    return {
+        *[f"{head}_{how}_training_ratio" for head, how in product(("saoa", "pooled"), hows)],
+        *[f"{head}_ram_speed" for head in ("saoa", "pooled")],
+        *[f"saoa_{how}_training_peak_rss" for how in hows],
+        *[f"{head}_{what}" for head in ("saoa", "literal") for what in STEP],
+        *["saoa_speedup", "gemm_rate", "evaluation_cpu"],
     }
 
 
@@ -159,4 +172,14 @@ def test_each_figure_of_extraction_says_whether_it_meets_its_target(extract_outp
         *[f"{backbone}_end_to_end_ratio" for backbone in BACKBONES],
         *[f"decode_resize_{video}_ratio" for video in DECODED],
         *["three_stages_decode_cost", "three_stages_frames", "long_video_memory"],
+    }
+
+
+def test_the_heads_benchmark_gives_every_figure_and_its_verdict() -> None:
+    output = run_quick("heads")
+    of_cpu = {name for name in figure_names(output) if not name.startswith("cuda_")}
+    assert of_cpu == heads_names()
+    assert {name for name in judged_names(output) if not name.startswith("cuda_")} == {
+        *["saoa_resident_training_ratio", "saoa_streamed_training_ratio"],
+        *["saoa_speedup", "evaluation_cpu"],
     }
