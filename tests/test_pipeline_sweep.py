@@ -128,6 +128,14 @@ def test_a_second_call_trains_and_reads_nothing(
     assert {path.name for path in tables} == {"table.md", "table.csv", "runs.csv"}
 
 
+def test_more_seeds_and_values_train_what_is_new(config: Path, tmp_path: Path) -> None:
+    sweep(config, tmp_path, "--grid", "head.name=pooled", "--seeds", "1")
+    done = sweep(config, tmp_path, *GRID)
+    assert done.code == 0
+    assert done.out.count("finished before") == 1
+    assert "1/4  pooled, seed 1: verb " in done.out
+
+
 @pytest.mark.parametrize("at_call", [2, 3, 5])
 def test_an_interrupted_sweep_goes_on_to_the_bit(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_call: int
