@@ -43,7 +43,7 @@ class RunPage:
     num_segments: int
     results: Sequence[Result]
     official: Sequence[tuple[str, float]]
-    kept_epoch: int
+    kept_epoch: int | None
     charts: Sequence[Chart]
     log_columns: Sequence[str]
     log_rows: Sequence[Sequence[str]]
@@ -70,7 +70,7 @@ def render_run(run: ReportedRun, segment_ids: Sequence[str] = ()) -> str:
         *([("segments", "Segments")] if page.figures else []),
         *((f"{view.branch}s", f"{view.branch.capitalize()}s") for view in page.classes),
         ("settings", "Settings"),
-        ("features", "Features"),
+        *([("features", "Features")] if page.stages else []),
     ]
     return render("run.html.j2", page, sections)
 
@@ -96,14 +96,13 @@ def official_figures(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _page(run: ReportedRun, segment_ids: Sequence[str]) -> RunPage:
-    epochs = len(run.epochs)
     columns = list(dict.fromkeys(name for row in run.epochs for name in row))
     views = [view_classes(branch) for branch in (run.verb, run.noun)]
     return RunPage(
         title=run.name,
         lead=(
-            f"Experiment {run.config.name}, head {run.config.head.name}, split {run.split}. "
-            f"Weights of epoch {run.kept_epoch} of {epochs or 'unknown many'}."
+            f"Experiment {run.config.name}, {run.what}, split {run.split}."
+            + (f" Weights of epoch {run.kept_epoch} of {len(run.epochs)}." if run.epochs else "")
         ),
         notes=run.notes,
         num_segments=len(run.segment_ids),

@@ -12,6 +12,7 @@ import torch
 from heads.base import Head
 from heads.checkpoint import load_head
 from heads.table import FeatureTable, Sample
+from heads.training import HEAD_FILE
 from pipeline.clips import Clip
 from pipeline.experiment import Experiment
 from pipeline.head_rows import open_rows
@@ -95,8 +96,13 @@ def _clips(experiment: Experiment, segment_ids: Sequence[str]) -> dict[str, tupl
 def _weights(
     run: ReportedRun, reader: FeatureReader, row_keys: Mapping[str, str]
 ) -> dict[str, Floats]:
-    """By branch, (segments, N) float32; NaN for the objects it does not look at."""
-    head = load_head(run.folder / "head.safetensors", specs=reader.specs)
+    """By branch, (segments, N) float32; NaN for the objects it does not look at.
+
+    Empty for heads that do not attend, and for fusions.
+    """
+    if run.checkpoint is None:
+        return {}
+    head = load_head(run.folder / HEAD_FILE, specs=reader.specs)
     if not head.attends:
         return {}
     samples = [Sample(name, (key,), 0, 0) for name, key in row_keys.items()]

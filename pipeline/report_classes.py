@@ -16,7 +16,7 @@ __all__ = ["ClassRow", "ClassView", "Confusion", "Matrix", "MatrixCell", "view_c
 MATRIX_CLASSES = 20
 CONFUSIONS = 20
 CONFUSIONS_OF_A_CLASS = 3
-CELL_PX = 24
+CELL_PX = 22
 LETTER_PX, LEAST_NAME_PX = 6.7, 64
 LONGEST_NAME = 18
 

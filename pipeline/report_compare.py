@@ -226,11 +226,11 @@ def _reordered(branch: Branch, order: npt.NDArray[np.int64], first: Branch, both
 
 
 def _settings(run: ReportedRun) -> dict[str, str]:
-    stages = run.checkpoint.provenance.get("stages", {})
+    epoch = {} if run.kept_epoch is None else {"kept epoch": str(run.kept_epoch)}
     return {
         **dict(flatten(run.config.model_dump(mode="json"))),
-        **{f"key of stage {name}": key[:12] for name, key in stages.items()},
-        "kept epoch": str(run.kept_epoch),
+        **{f"key of stage {name}": key[:12] for name, key in run.stage_keys.items()},
+        **epoch,
     }
 
 

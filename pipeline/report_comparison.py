@@ -98,7 +98,7 @@ def _page(runs: Sequence[ReportedRun]) -> ComparisonPage:
         f"Differences are from {labels[0]}.",
         notes=list(dict.fromkeys(note for run in runs for note in run.notes)),
         runs=[
-            Column(label, color(i), f"{run.config.name}, {run.config.head.name}")
+            Column(label, color(i), f"{run.config.name}, {run.what}")
             for i, (run, label) in enumerate(zip(runs, labels, strict=True))
         ],
         figures=figure_rows(runs),

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.checkpoint import Checkpoint, read_checkpoint
-from heads.scores import load_scores
+from heads.training import HEAD_FILE
 from pipeline.config import ExperimentConfig
 from pipeline.datasets import load_dataset
 from pipeline.errors import PipelineError, RunFolderError
 from pipeline.experiment import Experiment, resolve
-from pipeline.runs import evaluation_folder, open_run_folder
+from pipeline.runs import evaluation_folder
+from pipeline.saved_scores import open_scores
 from pipeline.segments import Segment
 
 __all__ = ["Branch", "ReportedRun", "read_run"]
@@ -57,9 +58,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run that was trained and evaluated.
+    """A run that was trained and evaluated, or a fusion of such runs.
 
     Attributes:
+        checkpoint: what its head says of itself; None for a fusion, which has none.
         metrics: what ``metrics.json`` holds.
         epochs: the rows of ``log.csv``, numbers by column.
         segment_ids: of the n evaluated segments.
@@ -72,7 +74,7 @@ class ReportedRun:
 
     folder: Path
     config: ExperimentConfig
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     split: str
     metrics: Mapping[str, Any]
     epochs: Sequence[Mapping[str, float]]
@@ -105,32 +107,44 @@ class ReportedRun:
         return np.asarray(self.verb.scores.max(axis=1) * self.noun.scores.max(axis=1))
 
     @property
-    def kept_epoch(self) -> int:
+    def kept_epoch(self) -> int | None:
         """The epoch that the checkpoint is of, counted from 1."""
-        return int(self.checkpoint.training["epoch"])
+        return int(self.checkpoint.training["epoch"]) if self.checkpoint else None
+
+    @property
+    def stage_keys(self) -> Mapping[str, str]:
+        """Stage → key of the features that were trained on; empty for a fusion."""
+        source = self.checkpoint.provenance if self.checkpoint else self.details
+        found: Mapping[str, str] = source.get("stages") or {}
+        return found
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """Where the scores come from, as ``metrics.json`` says."""
+        found: Mapping[str, Any] = self.metrics.get("details") or {}
+        return found
+
+    @property
+    def what(self) -> str:
+        """What answered, in words."""
+        fused = self.details.get("fused")
+        return f"fusion of {len(fused)} runs" if fused else f"head {self.config.head.name}"
 
 
 def read_run(folder: Path, split: str | None = None) -> ReportedRun:
     """Read what a report needs.
 
     Args:
+        folder: of a run or a fusion.
         split: whose evaluation; by default the config's.
 
     Raises:
-        RunFolderError: not a run folder, not evaluated yet, or its files contradict each other.
+        RunFolderError: not such a folder, not evaluated yet, or other classes than the data set's.
+        ValueError: files that no evaluation wrote.
     """
-    config = open_run_folder(folder)
-    split = split or config.evaluate.split
-    evaluated = evaluation_folder(folder, config, split)
-    for name in ("scores.npz", "metrics.json"):
-        if not (evaluated / name).is_file():
-            option = "" if evaluated == folder else f" --split {split}"
-            raise RunFolderError(
-                f"{folder}: got no {name} of split {split}, expected an evaluated run; run "
-                f"`symbio evaluate {folder}{option}` first"
-            )
-    scores = load_scores(evaluated / "scores.npz")
-    names, segments, num_segments, experiment, notes = _look_up(config)
+    saved = open_scores(folder, split)
+    scores = saved.scores
+    names, segments, num_segments, experiment, notes = _look_up(saved.config)
     verb, noun = (
         Branch(name, _names(names.get(name), score, name, folder), score, labels)
         for name, score, labels in (
@@ -138,12 +152,14 @@ def read_run(folder: Path, split: str | None = None) -> ReportedRun:
             ("noun", scores.noun_scores, scores.noun_labels),
         )
     )
+    evaluated = evaluation_folder(folder, saved.config, saved.split)
+    head = folder / HEAD_FILE
     return ReportedRun(
         folder=folder,
-        config=config,
-        checkpoint=read_checkpoint(folder / "head.safetensors"),
-        split=split,
-        metrics=_read_metrics(evaluated / "metrics.json"),
+        config=saved.config,
+        checkpoint=read_checkpoint(head) if head.is_file() else None,
+        split=saved.split,
+        metrics=json.loads((evaluated / "metrics.json").read_text(encoding="utf-8")),
         epochs=_read_log(folder / "log.csv"),
         segment_ids=scores.segment_ids,
         verb=verb,
@@ -153,16 +169,6 @@ def read_run(folder: Path, split: str | None = None) -> ReportedRun:
         experiment=experiment,
         notes=notes,
     )
-
-
-def _read_metrics(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunFolderError(f"{path}: got no JSON ({error}); evaluate the run again") from error
-    if not isinstance(content, Mapping):
-        raise RunFolderError(f"{path}: got no metrics of an evaluation; evaluate the run again")
-    return content
 
 
 def _look_up(

@@ -23,6 +23,8 @@ READERS = {
     "flow": "official flow",
 }
 # Sections of the config that a run's page shows as a table; all of it is there as text.
+LONGEST_VALUE = 240
+SAID_ELSEWHERE = ("split", "experiment", "checkpoint", "stages", "fused")
 SECTIONS = (("Head", "head"), ("Training", "train"), ("Data", "data"), ("Views", "views"))
 
 
@@ -51,27 +53,27 @@ class StageFacts:
 
 def describe_run(run: ReportedRun) -> list[Facts]:
     """What was trained, on what, how, and how it was measured."""
-    training, details = run.checkpoint.training, run.metrics.get("details", {})
-    measured = [
-        ("split", run.split),
-        ("segments", f"{len(run.segment_ids):,}"),
-        ("action prior", str(details.get("action_prior", "unknown"))),
-        ("checkpoint", f"epoch {run.kept_epoch}, the {training.get('selection', 'one kept')}"),
-    ]
-    if skipped := details.get("skipped_segments"):
-        measured.append(("skipped, without features", f"{skipped:,}"))
+    measured = [("split", run.split), ("segments", f"{len(run.segment_ids):,}")]
+    if run.checkpoint:
+        kept = f"epoch {run.kept_epoch}, the {run.checkpoint.training.get('selection', 'one kept')}"
+        measured.append(("checkpoint", kept))
+    measured += flatten({k: v for k, v in run.details.items() if k not in SAID_ELSEWHERE})
     whole = run.config.model_dump(mode="json")
-    facts = {title: list(flatten(whole[section])) for title, section in SECTIONS}
-    facts["Data"] += [
+    groups = {title: list(flatten(whole[section])) for title, section in SECTIONS}
+    groups["Data"] += [
         (f"segments, {split}", f"{count:,}") for split, count in run.num_segments.items() if count
     ]
-    return [Facts("Evaluation", measured), *(Facts(*pair) for pair in facts.items())]
+    if fused := run.details.get("fused"):
+        groups = {"Fused runs": list(flatten(fused, "fused")), "Data": groups["Data"]}
+    return [
+        Facts(title, [(name, _cut(text)) for name, text in facts])
+        for title, facts in {"Evaluation": measured, **groups}.items()
+    ]
 
 
 def describe_stages(run: ReportedRun) -> list[StageFacts]:
     """The stages whose rows the head was trained on, by the keys in its checkpoint."""
-    stored: Mapping[str, str] = run.checkpoint.provenance.get("stages", {})
-    keys = {name: stored[name] for name in STAGE_NAMES if name in stored}
+    keys = {name: run.stage_keys[name] for name in STAGE_NAMES if name in run.stage_keys}
     path = run.config.store.path
     try:
         with open_store(path, mode="r") as store:
@@ -100,6 +102,11 @@ def flatten(value: Any, name: str = "") -> Iterator[Fact]:
         yield name, "yes" if value else "no"
     elif value is not None:
         yield name, str(value)
+
+
+def _cut(text: str) -> str:
+    """Names of hundreds of classes would bury the rest; the whole file is on the page as well."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def _stage(name: str, key: str, store: Store) -> StageFacts:

@@ -84,14 +84,14 @@ def test_a_run_that_was_not_evaluated(name: str, run: Path) -> None:
     (run / name).unlink()
     done = symbio("report", run)
     assert (done.code, done.out) == (2, "")
-    assert f"got no {name} of split val" in done.err
-    assert f"run `symbio evaluate {run}` first" in done.err
+    assert f"got no {name} of split 'val'" in done.err
+    assert f"run `symbio evaluate {run} --split val` first" in done.err
 
 
 def test_what_is_no_run_folder(tmp_path: Path) -> None:
     done = symbio("report", tmp_path)
     assert done.code == 2
-    assert "got no config.yaml, expected the folder of a finished `symbio train`" in done.err
+    assert "got no config.yaml, expected the folder of a `symbio train`" in done.err
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_heads_that_do_not_attend_show_boxes_only(folder: Path, tmp_path: Path) 
     assert symbio("train", config, "-q", "--run", run, "--set", "head.name=pooled").code == 0
     assert symbio("report", run, "--segment", "b0").code == 0
     page = Page((run / "report.html").read_text())
-    assert "it does not attend to them one by one" in page.text
+    assert "Nothing here attends to them one by one" in page.text
     assert len(pictures(page)) == 4
     assert "plain" in page.values("class")
     assert "weights" not in page.values("class")
@@ -236,3 +236,18 @@ def test_a_segment_of_another_split(run: Path) -> None:
     assert done.code == 2
     assert "got segment 'a0', expected one of the 2 of split val, such as 'b0'" in done.err
     assert not (run / "report.html").exists()
+
+
+def test_a_fusion_is_reported_without_a_head(folder: Path, run: Path, tmp_path: Path) -> None:
+    fused = tmp_path / "fused"
+    assert symbio("fuse", folder / "run", run, "--out", fused).code == 0
+    assert symbio("report", fused, "--segment", "b0").code == 0
+    page = Page((fused / "report.html").read_text())
+    assert "Experiment small, fusion of 2 runs, split val." in page.text
+    assert "fused[0].weight 0.5" in page.text
+    assert {"#training", "#features"}.isdisjoint(page.values("href"))
+    assert (len(pictures(page)), "weights" in page.values("class")) == (4, False)
+    # And compared with one of its runs.
+    out = tmp_path / "comparison.html"
+    assert symbio("report", run, fused, "--out", out).code == 0
+    assert "small, fusion of 2 runs" in Page(out.read_text()).text
