@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from heads.checkpoint import read_checkpoint
@@ -60,13 +61,13 @@ def run_sweep(
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Train and evaluate every run that is not finished, then fuse.
+    """Train and evaluate every run that is not finished, then average.
 
     Args:
         skip_missing: train on the segments that have features, instead of refusing.
         on_start: told the runs that are not finished.
         on_epoch: told each epoch that is trained.
-        on_outcome: told each run that ends, those finished before first, fusions last.
+        on_outcome: told each run that ends, those finished before first, fusions and means last.
 
     Returns:
         What `on_outcome` was told.
@@ -99,24 +100,35 @@ def run_sweep(
     for runs in groups.values():
         _run_group(runs, skip_missing, on_epoch, tell)
     for row in sweep.rows:
-        for seed in sweep.seeds if row.fuse else ():
-            tell(_fuse(row, seed, list(outcomes)))
+        for seed in () if row.runs else sweep.seeds:
+            tell(_combine(row, seed, list(outcomes)))
     return outcomes
 
 
-def _fuse(row: PlannedRow, seed: int, outcomes: Sequence[Outcome]) -> Outcome:
-    """Average the scores of the runs with this seed; always done anew, which takes seconds."""
+def _combine(row: PlannedRow, seed: int, outcomes: Sequence[Outcome]) -> Outcome:
+    """Average scores or figures of this seed's runs; always done anew, which takes seconds."""
     started = time.perf_counter()
     found = {o.label: o for o in outcomes if o.seed == seed}
     folder = row.folders[seed]
-    if failed := [label for label in row.fuse if found[label].error]:
-        return Outcome(row.label, seed, folder, error=f"nothing to fuse: {failed[0]} failed")
+    if failed := [label for label in (*row.fuse, *row.mean) if found[label].error]:
+        return Outcome(row.label, seed, folder, error=f"nothing to average: {failed[0]} failed")
+    if row.mean:
+        means = _mean([found[label].metrics for label in row.mean])
+        took = time.perf_counter() - started
+        return Outcome(row.label, seed, folder.parent, means, seconds=took)
     try:
         fuse_runs([found[label].folder for label in row.fuse], folder)
         metrics = _evaluation(folder)[0]
     except MENDABLE as error:
         return Outcome(row.label, seed, folder, error=in_words(error))
     return Outcome(row.label, seed, folder, metrics, seconds=time.perf_counter() - started)
+
+
+def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of what all of them have; of segments, how many there are together."""
+    names = [name for name in figures[0] if all(name in one for one in figures)]
+    means = {name: mean(one[name] for one in figures) for name in names}
+    return means | {"num_segments": sum(one["num_segments"] for one in figures)}
 
 
 def _stages(config: ExperimentConfig) -> dict[str, str]:

@@ -19,33 +19,53 @@ from pipeline.yaml_file import YamlError, parse_yaml
 
 __all__ = ["SWEEP_NAME", "Measure", "SweepFile", "SweepRow", "is_sweep_file", "parse_sweep"]
 
-Measure = Literal["verb_top1", "verb_top5", "noun_top1", "noun_top5", "action_top1", "action_top5"]
+Measure = Literal[
+    "verb_top1",
+    "verb_top5",
+    "noun_top1",
+    "noun_top5",
+    "action_top1",
+    "action_top5",
+    "mean_class_accuracy",
+    "verb_mean_class_accuracy",
+    "noun_mean_class_accuracy",
+]
 SWEEP_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Label = Annotated[str, Field(min_length=1, max_length=100)]
 Percent = Annotated[float, Strict(), Field(ge=0, le=100)]
 
 
 class SweepRow(Section):
-    """A row is trained, once per seed, or ``fuse`` names rows whose scores are averaged.
+    """A row is trained, once per seed, or made of rows that are.
 
-    ``config``: another experiment file than the sweep's. ``set``: as `--set`. ``paper``: what a
-    paper reports for this row, in percent.
+    ``config``: another experiment file than the sweep's. ``set``: as `--set`. ``fuse``: rows whose
+    scores are averaged. ``mean``: rows whose figures are, for splits of other segments. ``paper``:
+    what a paper reports for this row, in percent.
     """
 
     label: Label
     config: Path | None = None
     set: tuple[str, ...] = ()
     fuse: tuple[Label, ...] = ()
+    mean: tuple[Label, ...] = ()
     paper: dict[Measure, Percent] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _trained_or_fused(self) -> Self:
-        if self.fuse and (self.config or self.set):
-            raise ValueError("got fuse with config or set; a fused row trains nothing of its own")
-        if len(self.fuse) == 1:
-            raise ValueError("got one row to fuse; expected two or more")
-        _check_differ("row to fuse", self.fuse)
+    def _trained_or_made_of_others(self) -> Self:
+        for name, labels in (("fuse", self.fuse), ("mean", self.mean)):
+            if labels and (self.config or self.set):
+                raise ValueError(f"got {name} with config or set; such a row trains nothing itself")
+            if len(labels) == 1:
+                raise ValueError(f"got {name} with one row; expected two or more")
+            _check_differ(f"row in {name}", labels)
+        if self.fuse and self.mean:
+            raise ValueError("got fuse and mean; expected one of them")
         return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Labels of the rows that this one is made of; none if it is trained."""
+        return (*self.fuse, *self.mean)
 
 
 class SweepFile(Section):
@@ -66,11 +86,11 @@ class SweepFile(Section):
                 raise ValueError(f"got no {name}; expected one or more")
         _check_differ("label", [row.label for row in self.rows])
         _check_differ("seed", self.seeds)
-        trained = {row.label for row in self.rows if not row.fuse}
+        trained = {row.label for row in self.rows if not row.parts}
         for row in self.rows:
-            if unknown := [label for label in row.fuse if label not in trained]:
+            if unknown := [label for label in row.parts if label not in trained]:
                 raise ValueError(
-                    f"row {row.label!r} fuses {unknown[0]!r}, which is no row that is trained"
+                    f"row {row.label!r} is made of {unknown[0]!r}, which is no row that is trained"
                 )
         return self
 

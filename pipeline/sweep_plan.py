@@ -20,7 +20,7 @@ from pipeline.train_settings import train_settings
 
 __all__ = ["MEASURES", "PlannedRow", "Sweep", "SweepRun", "plan_grid", "plan_sweep"]
 
-MEASURES: tuple[Measure, ...] = get_args(Measure)
+MEASURES: tuple[Measure, ...] = tuple(name for name in get_args(Measure) if "top" in name)
 DEFAULT_SEEDS = (0, 1, 2)
 MAX_FOLDER_NAME = 80
 
@@ -37,7 +37,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One row of the table. It has runs, one per seed, or fuses rows that have.
+    """One row of the table. It has runs, one per seed, or ``fuse`` or ``mean`` rows that have.
 
     ``folders``: by seed, of the runs or of the fusions.
     """
@@ -46,6 +46,7 @@ class PlannedRow:
     folders: Mapping[int, Path]
     runs: tuple[SweepRun, ...]
     fuse: tuple[str, ...]
+    mean: tuple[str, ...]
     paper: Mapping[Measure, float]
 
 
@@ -98,15 +99,16 @@ def plan_sweep(
     base = load_config(file.base, (*file.set, *overrides))
     rows = []
     for row in file.rows:
-        settings = () if row.fuse else (*file.set, *row.set, *overrides)
-        rows.append((row.label, row.config or file.base, settings, row.fuse, row.paper))
+        settings = () if row.parts else (*file.set, *row.set, *overrides)
+        path = row.config or file.base
+        rows.append(_Row(row.label, path, settings, row.fuse, row.mean, row.paper))
     return _sweep(
         name or file.name,
         file.title,
         base.runs,
         chosen or file.seeds,
         file.measures,
-        [_Row(*row) for row in rows],
+        rows,
     )
 
 
@@ -135,6 +137,7 @@ class _Row:
     config: Path
     overrides: tuple[str, ...]
     fuse: tuple[str, ...] = ()
+    mean: tuple[str, ...] = ()
     paper: Mapping[Measure, float] | None = None
 
 
@@ -159,7 +162,7 @@ def _sweep(
             raise ConfigError(f"rows {other!r} and {row.label!r} would share the folder {place}")
         folders = {seed: folder / f"{place}-seed{seed}" for seed in seeds}
         made: tuple[SweepRun, ...] = ()
-        if not row.fuse:
+        if not (row.fuse or row.mean):
             config = _config(row)
             other = same_settings.setdefault(dump_config(config), row.label)
             if other != row.label:
@@ -167,7 +170,8 @@ def _sweep(
             made = tuple(
                 SweepRun(row.label, seed, _with_seed(config, seed), folders[seed]) for seed in seeds
             )
-        planned.append(PlannedRow(row.label, folders, made, row.fuse, row.paper or {}))
+        paper = row.paper or {}
+        planned.append(PlannedRow(row.label, folders, made, row.fuse, row.mean, paper))
     return Sweep(name, title or name, folder, seeds, measures, tuple(planned))
 
 

@@ -420,10 +420,22 @@ def test_a_fused_row_is_the_mean_of_the_scores_seed_by_seed(config: Path, tmp_pa
     assert sweep(path, tmp_path).out.count("finished before") == 4
 
 
+def test_a_mean_row_is_the_mean_of_the_figures_seed_by_seed(config: Path, tmp_path: Path) -> None:
+    path = write_table(config, tmp_path, [*ROWS[:2], {"label": "all", "mean": ["SA", "Baseline"]}])
+    done = sweep(path, tmp_path)
+    assert (done.code, done.err) == (0, "")
+    rows = rows_of(tmp_path / "table" / "runs.csv")
+    figures = {(row["row"], row["seed"]): float(row["noun_top1"]) for row in rows}
+    for seed in ("0", "1"):
+        both = figures["SA", seed] + figures["Baseline", seed]
+        assert figures["all", seed] == pytest.approx(both / 2, rel=1e-12)
+    assert not (tmp_path / "table" / "all-seed0").exists()
+
+
 def test_a_fused_row_of_a_row_that_failed_fails(config: Path, tmp_path: Path) -> None:
     broken = {**ROWS[0], "set": ["head={name: pooled, depth: 3}"]}
     path = write_table(config, tmp_path, [broken, *ROWS[1:]], seeds=[0])
     assert sweep(path, tmp_path).code == 1
     errors = [row["error"] for row in rows_of(tmp_path / "table" / "runs.csv")]
-    assert errors[1:] == ["", "nothing to fuse: Baseline failed"]
+    assert errors[1:] == ["", "nothing to average: Baseline failed"]
     assert "got option 'depth'" in errors[0]

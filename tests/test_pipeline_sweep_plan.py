@@ -198,8 +198,8 @@ ROW: dict[str, Any] = {"label": "one"}
     ("rows", "others", "message"),
     [
         ([ROW, {"label": "two", "sett": []}], {},
-         "table.yaml:6: rows.1.sett: unknown key; allowed here: config, fuse, label, paper, set; "
-         "did you mean set?"),
+         "table.yaml:6: rows.1.sett: unknown key; allowed here: config, fuse, label, mean, paper, "
+         "set; did you mean set?"),
         ([{"set": []}], {}, "table.yaml:4: rows.0.label: this key is required and absent"),
         ([ROW], {"titel": "x"},
          "table.yaml:3: titel: unknown key; allowed here: base, measures, name, rows, seeds, set, "
@@ -212,14 +212,17 @@ ROW: dict[str, Any] = {"label": "one"}
         ([ROW], {"seeds": [1, 1]}, "table.yaml: (the whole file): got the seed 1 twice; each must "
          "differ"),
         ([ROW, {"label": "f", "fuse": ["one", "two"]}], {},
-         "table.yaml: (the whole file): row 'f' fuses 'two', which is no row that is trained"),
+         "table.yaml: (the whole file): row 'f' is made of 'two', which is no row that is trained"),
         ([ROW, {"label": "f", "fuse": ["one"]}], {},
-         "table.yaml:5: rows.1: got one row to fuse; expected two or more"),
+         "table.yaml:5: rows.1: got fuse with one row; expected two or more"),
         ([ROW, {"label": "f", "fuse": ["one", "one"]}], {},
-         "table.yaml:5: rows.1: got the row to fuse 'one' twice; each must differ"),
+         "table.yaml:5: rows.1: got the row in fuse 'one' twice; each must differ"),
         ([ROW, {"label": "f", "fuse": ["one", "two"], "set": ["a=1"]}], {},
-         "table.yaml:5: rows.1: got fuse with config or set; a fused row trains nothing of its "
-         "own"),
+         "table.yaml:5: rows.1: got fuse with config or set; such a row trains nothing itself"),
+        ([ROW, {"label": "m", "mean": ["one", "two"]}], {},
+         "table.yaml: (the whole file): row 'm' is made of 'two', which is no row that is trained"),
+        ([ROW, {"label": "m", "fuse": ["one", "two"], "mean": ["one", "two"]}], {},
+         "table.yaml:5: rows.1: got fuse and mean; expected one of them"),
     ],
 )  # fmt: skip
 def test_a_bad_sweep_file_is_named_with_its_line(

@@ -27,9 +27,9 @@ MEASURES = ("verb_top1", "noun_top1")
 
 def make_sweep(folder: Path, seeds: tuple[int, ...] = (5, 3, 4)) -> Sweep:
     rows = (
-        PlannedRow("SA w/o CSG", {}, (), (), {"verb_top1": 57.0}),
-        PlannedRow("a|b", {}, (), (), {}),
-        PlannedRow("nothing", {}, (), (), {"noun_top1": 23.8}),
+        PlannedRow("SA w/o CSG", {}, (), (), (), {"verb_top1": 57.0}),
+        PlannedRow("a|b", {}, (), (), (), {}),
+        PlannedRow("nothing", {}, (), (), (), {"noun_top1": 23.8}),
     )
     return Sweep("t", "Table 3.1", folder, seeds, MEASURES, rows)
 
