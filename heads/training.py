@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from heads.base import Head
 from heads.checkpoint import save_head
 from heads.evaluation import score_table
 from heads.kept_epochs import go_back, keep_best, kept_state
-from heads.metrics import action_prior
 from heads.optimizer import create_optimizer
 from heads.settings import TrainSettings
 from heads.table import FeatureTable
@@ -61,7 +61,7 @@ def train_head(
     *,
     validation_table: FeatureTable | None = None,
     settings: TrainSettings | None = None,
-    prior: str = "frequency",
+    prior: NDArray[np.float64] | None = None,
     device: str | torch.device = "cpu",
     provenance: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -77,7 +77,8 @@ def train_head(
         train_table: segments to learn from; one view of each is drawn per epoch.
         validation_table: segments to choose the epoch by, on the mean of their views' scores.
         settings: by default those of the paper for R-50.
-        prior: of actions, counted on the training segments; see `metrics.action_prior`.
+        prior: (num_verbs, num_nouns), that validation weighs actions with, from
+            `metrics.action_prior`; None weighs all alike.
         device: where to train.
         provenance: JSON-able; kept in the checkpoints.
         resume: go on where the run folder's last epoch ended; start where there is none. More
@@ -102,8 +103,9 @@ def train_head(
         raise FileExistsError(
             f"got {run_folder} with a training in it; resume it or choose another"
         )
-    identity = _identity(train_table, validation_table, settings, prior)
-    trainer = _create_trainer(head, train_table, validation_table, settings, prior, device)
+    mu = _checked_prior(head, train_table, validation_table, prior)
+    identity = _identity(train_table, validation_table, settings, mu)
+    trainer = _create_trainer(head, train_table, validation_table, settings, mu, device)
     history: list[EpochReport] = []
     state = last if from_epoch is None else kept_state(run_folder, from_epoch)
     if state.exists():
@@ -208,11 +210,10 @@ def _create_trainer(
     train_table: FeatureTable,
     validation_table: FeatureTable | None,
     settings: TrainSettings,
-    prior: str,
+    mu: NDArray[np.float64],
     device: str | torch.device,
 ) -> _Trainer:
-    """The trainer, once its labels are known to fit; the head is on its device."""
-    mu = _checked_prior(head, train_table, validation_table, prior)
+    """The trainer; the head is on its device."""
     head.to(device)
     learner = Learner(
         head=head,
@@ -225,21 +226,27 @@ def _create_trainer(
 
 
 def _checked_prior(
-    head: Head, train_table: FeatureTable, validation_table: FeatureTable | None, kind: str
+    head: Head,
+    train_table: FeatureTable,
+    validation_table: FeatureTable | None,
+    prior: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
-    """The prior of the training segments, once all labels are known to fit the head."""
+    """The prior, once it and all labels are known to fit the head."""
     sizes = head.config.num_verbs, head.config.num_nouns
     train_table.check_labels(*sizes)
     if validation_table is not None:
         validation_table.check_labels(*sizes)
-    return action_prior(kind, train_table.verbs, train_table.nouns, *sizes)
+    mu = np.ones(sizes) if prior is None else prior
+    if mu.shape != sizes:
+        raise ValueError(f"got a prior of shape {mu.shape}, expected (V, N) = {sizes}")
+    return mu
 
 
 def _identity(
     train_table: FeatureTable,
     validation_table: FeatureTable | None,
     settings: TrainSettings,
-    prior: str,
+    mu: NDArray[np.float64],
 ) -> dict[str, Any]:
     """What two runs must share for one to go on from the other, as JSON gives it back."""
     plain = {
@@ -248,7 +255,7 @@ def _identity(
     }
     return {
         "settings": plain,
-        "prior": prior,
+        "action prior": sha256(mu.astype(np.float64).tobytes()).hexdigest()[:12],
         "training segments": train_table.fingerprint(),
         "validation segments": None if validation_table is None else validation_table.fingerprint(),
     }

@@ -109,7 +109,7 @@ def train_on(
         data.tables["train"],
         validation_table=data.tables.get("val"),
         settings=settings,
-        prior=config.evaluate.action_prior,
+        prior=training_prior(experiment.dataset, config.evaluate.action_prior),
         device=config.device,
         provenance=_provenance(experiment),
         resume=resume,

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from experiment_fixtures import SEGMENTS, Silent, make_experiment, write_labels
+from experiment_fixtures import SEGMENTS, Silent, make_experiment, write_boxes, write_labels
 from video_files import write_video
 
 from extractors.clip_network import ClipNetwork
 from extractors.given_boxes import GivenBoxesExtractor
+from pipeline import head_runs
 from pipeline.errors import AnnotationError
 from pipeline.experiment import resolve
 from pipeline.run import run_experiment
@@ -353,6 +354,28 @@ def test_a_missing_video_is_named_and_the_others_finish(tmp_path: Path) -> None:
     assert [missing.video.video_id for missing in report.missing_videos] == ["kitchen_b"]
     assert report.missing_videos[0].count == 2
     assert not report.complete
+
+
+def test_the_prior_counts_training_segments_without_features_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training as in evaluation, so that one does not choose by what the other does not see."""
+    config = make_experiment(tmp_path)
+    gone = ("c0", "kitchen_c", 0.1, 0.9, 1, 2, "train")
+    write_labels(tmp_path / "labels.csv", [*SEGMENTS, gone])
+    write_boxes(tmp_path / "boxes.csv", ("kitchen_a", "kitchen_b", "kitchen_c"))
+    assert not run(tmp_path).complete
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(head_runs, "train_head", lambda *_, **options: given.update(options))
+    head_runs.train_run(
+        resolve(config),
+        tmp_path / "head",
+        resume=False,
+        skip_missing=True,
+        on_epoch=lambda *_: None,
+    )
+    third = 1 / 3
+    assert given["prior"].tolist() == [[0, third, 0], [third, 0, third]]
 
 
 def test_a_video_may_be_deleted_once_its_rows_are_stored(

@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from heads.base import Head
 from heads.checkpoint import load_head, read_checkpoint
 from heads.evaluation import score_table
-from heads.metrics import action_prior
 from heads.optimizer import create_optimizer, optimizer_tensors, restore_optimizer
 from heads.registry import create_head
 from heads.settings import TrainSettings
@@ -337,7 +336,7 @@ def test_resume_into_another_training_is_refused(tmp_path: Path) -> None:
         "got a training with momentum=0.9, expected 0.5 to go on": {
             "settings": replace(SETTINGS, momentum=0.5)
         },
-        "got a training with prior 'frequency', expected 'none'": {"prior": "none"},
+        "got a training with action prior '": {"prior": np.full((NUM_VERBS, NUM_NOUNS), 2.0)},
         "got a training with training segments": {"train_table": make_table(31)},
         "got a training with validation segments": {"validation_table": None},
         "expected HeadConfig": {"head": create("pooled")},
@@ -350,15 +349,16 @@ def test_resume_into_another_training_is_refused(tmp_path: Path) -> None:
 def test_best_epoch_is_kept(tmp_path: Path) -> None:
     table = make_table(20, seed=1)
     settings = replace(SETTINGS, epochs=8)
-    result = train(tmp_path, settings=settings, validation_table=table, provenance={"run": 7})
+    prior = np.random.default_rng(3).random((NUM_VERBS, NUM_NOUNS))
+    result = train(
+        tmp_path, settings=settings, validation_table=table, prior=prior, provenance={"run": 7}
+    )
     accuracies = [r.validation.action_top1 for r in result.history if r.validation]
     assert result.epoch == 1 + int(np.argmax(accuracies))  # the earliest of equals
     assert result.selection == BEST
     saved = read_checkpoint(result.checkpoint)
     assert saved.training == {"epoch": result.epoch, "selection": BEST}
     assert saved.provenance == {"run": 7}
-    trained = make_table()
-    prior = action_prior("frequency", trained.verbs, trained.nouns, NUM_VERBS, NUM_NOUNS)
     measured = score_table(load_head(result.checkpoint), table).metrics(prior)
     assert measured == result.history[result.epoch - 1].validation
 
@@ -489,8 +489,8 @@ def test_labels_and_priors_are_checked_before_training(tmp_path: Path) -> None:
     small = create_head("saoa", specs=SPECS, num_verbs=2, num_nouns=NUM_NOUNS)
     with pytest.raises(ValueError, match="got verb class"):
         train(tmp_path / "run", head=small)
-    with pytest.raises(ValueError, match="got prior 'flat'"):
-        train(tmp_path / "run", prior="flat")
+    with pytest.raises(ValueError, match=r"got a prior of shape \(2, 2\), expected \(V, N\) = "):
+        train(tmp_path / "run", prior=np.ones((2, 2)))
     assert not (tmp_path / "run").exists()
 
 
