@@ -61,12 +61,15 @@ def open_batches(
     slots = [_Slot(table, size, target) for _ in range(max(1, ahead))]
     if not ahead:
         yield (widener.widen(slots[0], slots[0].fill(request)) for request in requests)
+        slots[0].wait()
         return
     with ThreadPoolExecutor(min(THREADS, ahead), thread_name_prefix="read-ahead") as pool:
         try:
             yield _read_ahead(pool, slots, widener, requests)
         finally:
             pool.shutdown(cancel_futures=True)
+            for slot in slots:
+                slot.wait()  # its memory is given back, and others may write there
 
 
 def _read_ahead(
@@ -98,12 +101,16 @@ class _Slot:
         """On a GPU: has happened once the GPU holds its copy of the rows."""
 
     def fill(self, request: Request) -> Stored:
-        if self.copied is not None:
-            self.copied.synchronize()
+        self.wait()
         indices, views = request
         rows = {name: array[: len(indices)] for name, array in self._memory.items()}
         self._table.read_into(indices, views, rows)
         return rows
+
+    def wait(self) -> None:
+        """Until nobody copies from this memory any more."""
+        if self.copied is not None:
+            self.copied.synchronize()
 
 
 class _Widener:

@@ -303,6 +303,51 @@ def test_pytorch_compiles_a_training(tmp_path: Path) -> None:
     exact = train(tmp_path / "a", settings=SETTINGS)
     compiled = train(tmp_path / "b", settings=replace(SETTINGS, compile=True))
     assert compiled.history[0].loss == pytest.approx(exact.history[0].loss, rel=1e-4)
+    reader, samples = make_data(10, seed=4)
+    reader.rows["4-6-0"]["verb_gap"][0] = np.nan
+    table = FeatureTable(reader, samples, outputs=create().inputs)
+    settings = replace(SETTINGS, batch_size=2, compile=True)
+    with pytest.raises(FloatingPointError, match=r"loss of nan in epoch 1 .*\bs6\b"):
+        train(tmp_path / "c", train_table=table, validation_table=None, settings=settings)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("resident_mib", [4096, 0])
+def test_a_gpu_trains_as_the_cpu_does_and_goes_on(
+    tmp_path: Path, name: str, resident_mib: int
+) -> None:
+    settings = OPTIMIZERS[name]
+    tables = {"train_table": make_table(resident_mib=resident_mib)}
+    cpu = train(tmp_path / "cpu", settings=settings)
+    train(
+        tmp_path / "gpu",
+        settings=settings,
+        device="cuda",
+        keep_every=2,
+        **tables,
+    )
+    again = train(
+        tmp_path / "gpu",
+        settings=settings,
+        device="cuda",
+        resume=True,
+        from_epoch=2,
+        **tables,
+    )
+    for report, expected in zip(again.history, cpu.history, strict=True):
+        assert report.loss == pytest.approx(expected.loss, rel=0.02)
+
+
+@pytest.mark.needs_cuda
+def test_a_nan_on_a_gpu_names_its_batch(tmp_path: Path) -> None:
+    reader, samples = make_data(10, seed=4)
+    reader.rows["4-6-0"]["verb_gap"][0] = np.nan
+    table = FeatureTable(reader, samples, outputs=create().inputs)
+    settings = replace(SETTINGS, batch_size=2)
+    with pytest.raises(FloatingPointError, match=r"loss of nan in epoch 1 .*\bs6\b") as caught:
+        train(tmp_path, train_table=table, validation_table=None, settings=settings, device="cuda")
+    assert len(str(caught.value).split("segments ")[1].split(";")[0].split(", ")) == 2
 
 
 def test_another_process_gives_the_same_bits(tmp_path: Path) -> None:
