@@ -75,8 +75,8 @@ def repair(path: Path) -> None:
 def gc(path: Path, configs: tuple[Path, ...], delete: bool) -> None:
     """List what none of the given experiments needs, with its bytes, or delete it.
 
-    That is: stages under settings that no CONFIG names, files put aside as damaged, and files
-    all of whose rows were forgotten. What somebody reads is left alone.
+    That is: stages under settings that no CONFIG names, an experiment or a sweep file, files put
+    aside as damaged, and files all of whose rows were forgotten. What somebody reads is left alone.
 
     Example: symbio store gc features/epic55 configs/epic55_saoa_r50.yaml --delete
     """

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from pipeline.config_file import load_config
 from pipeline.console import format_nbytes, table
 from pipeline.errors import ConfigError
 from stores.base import FeatureStore, GenerationInfo, GenerationInUseError, Leftovers, Store
@@ -234,16 +233,20 @@ def collect_garbage(path: Path, configs: Sequence[Path], console: Console, *, de
     return not left_alone
 
 
-def _named_by(config_file: Path, path: Path) -> set[tuple[str, str]]:
-    from pipeline.experiment import stage_keys  # torch, which the other commands do without
+def _named_by(file: Path, path: Path) -> set[tuple[str, str]]:
+    """Stages and keys of an experiment file, or of a sweep file's rows with this store."""
+    # torch, which the other commands do without
+    from pipeline.experiment import stage_keys
+    from pipeline.sweep_plan import experiments
 
-    config = load_config(config_file, ())
-    if os.path.realpath(config.store.path) != os.path.realpath(path):
+    configs = experiments(file)
+    here = [c for c in configs if os.path.realpath(c.store.path) == os.path.realpath(path)]
+    if not here:
         raise ConfigError(
-            f"{config_file}: got store.path {config.store.path}, expected {path}; give the configs "
+            f"{file}: got store.path {configs[0].store.path}, expected {path}; give the configs "
             "of this store"
         )
-    return set(stage_keys(config).items())
+    return {item for config in here for item in stage_keys(config).items()}
 
 
 def _garbage_table(path: Path, things: Sequence[GenerationInfo | Leftovers]) -> object:

@@ -18,7 +18,7 @@ from pipeline.sweep_file import SWEEP_NAME, Measure, is_sweep_file, parse_sweep
 from pipeline.sweep_grid import grid_rows, parse_seeds
 from pipeline.train_settings import train_settings
 
-__all__ = ["MEASURES", "PlannedRow", "Sweep", "SweepRun", "plan_grid", "plan_sweep"]
+__all__ = ["MEASURES", "PlannedRow", "Sweep", "SweepRun", "experiments", "plan_grid", "plan_sweep"]
 
 MEASURES: tuple[Measure, ...] = tuple(name for name in get_args(Measure) if "top" in name)
 DEFAULT_SEEDS = (0, 1, 2)
@@ -110,6 +110,18 @@ def plan_sweep(
         file.measures,
         rows,
     )
+
+
+def experiments(path: Path) -> list[ExperimentConfig]:
+    """The experiments that a file stands for: one, or those of a sweep file's rows, each once.
+
+    Raises:
+        ConfigError: the file is not valid.
+    """
+    if not is_sweep_file(read_config(path)):
+        return [load_config(path)]
+    rows = [row.runs[0].config for row in plan_sweep(path).rows if row.runs]
+    return list({dump_config(config): config for config in rows}.values())
 
 
 def plan_grid(

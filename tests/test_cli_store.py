@@ -347,6 +347,30 @@ def test_gc_keeps_what_any_config_names(experiment: tuple[Path, Path]) -> None:
     assert set(stages_in(store)) == kept & set(new.items())
 
 
+def test_gc_keeps_what_rows_of_a_sweep_file_name(experiment: tuple[Path, Path]) -> None:
+    config, store = experiment
+    elsewhere = "store.path=/nowhere"
+    rows = [
+        {"label": "one", "set": ["stages.verb.weights_seed=9"]},
+        {"label": "two", "set": ["stages.verb.weights_seed=8", elsewhere]},
+    ]
+    table = config.with_name("table.yaml")
+    table.write_text(yaml.safe_dump({"name": "t", "base": str(config), "rows": rows}))
+    named, other = (
+        stage_keys(load_config(config, [f"stages.verb.weights_seed={seed}"]))["verb"]
+        for seed in (9, 8)
+    )
+    with open_store(store, "a") as opened:
+        opened.generation("verb", named, SPECS)
+        opened.generation("verb", other, SPECS)
+    assert symbio("store", "gc", store, config, table, "--delete").code == 0
+    assert ("verb", named) in stages_in(store)
+    assert ("verb", other) not in stages_in(store)
+    table.write_text(yaml.safe_dump({"name": "t", "base": str(config), "rows": rows[1:]}))
+    done = symbio("store", "gc", store, table)
+    assert (done.code, "give the configs of this store" in done.err) == (2, True)
+
+
 def test_gc_counts_and_deletes_files_without_rows(experiment: tuple[Path, Path]) -> None:
     config, store = experiment
     noun, verb = (stage_keys(load_config(config))[name] for name in ("noun", "verb"))
