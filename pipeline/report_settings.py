@@ -25,7 +25,7 @@ READERS = {
 # Sections of the config that a run's page shows as a table; all of it is there as text.
 LONGEST_VALUE = 240
 SAID_ELSEWHERE = ("split", "experiment", "checkpoint", "stages", "fused")
-SECTIONS = (("Head", "head"), ("Training", "train"), ("Data", "data"), ("Views", "views"))
+SECTIONS = (("Head", "head"), ("Data", "data"), ("Views", "views"), ("Training", "train"))
 
 
 @dataclass(frozen=True)
