@@ -83,7 +83,7 @@ class FramePicture:
 
 @dataclass(frozen=True)
 class SegmentFigure:
-    """One segment. ``frames``: in order of time. ``key_frames``: those shown first.
+    """One segment. ``key_frames``: shown first; like ``other_frames`` in order of time.
 
     ``right``: None without labels. ``branches``: those that attend. ``missing``: what is gone.
     """
@@ -95,14 +95,9 @@ class SegmentFigure:
     right: bool | None
     answers: Sequence[Answer]
     branches: Sequence[str]
-    frames: Sequence[FramePicture]
     key_frames: Sequence[FramePicture]
+    other_frames: Sequence[FramePicture]
     missing: str
-
-    @property
-    def other_frames(self) -> list[FramePicture]:
-        """The frames that are not shown first."""
-        return [frame for frame in self.frames if frame not in self.key_frames]
 
 
 def choose_segments(run: ReportedRun) -> list[str]:
@@ -177,6 +172,7 @@ def _figure(run: ReportedRun, row: int, looked: Looked | None, reason: str) -> S
         place = (
             f"video {segment.video_id}, {segment.start_seconds:.2f} to {segment.stop_seconds:.2f} s"
         )
+    shown = _shown_first(frames)
     labelled = all(answer.right is not None for answer in answers)
     return SegmentFigure(
         segment_id=segment_id,
@@ -186,8 +182,8 @@ def _figure(run: ReportedRun, row: int, looked: Looked | None, reason: str) -> S
         right=all(answer.right for answer in answers) if labelled else None,
         answers=answers,
         branches=list(looked.weights) if looked else [],
-        frames=frames,
-        key_frames=_key_frames(frames),
+        key_frames=[frame for m, frame in enumerate(frames) if m in shown],
+        other_frames=[frame for m, frame in enumerate(frames) if m not in shown],
         missing=missing,
     )
 
@@ -259,10 +255,10 @@ def _share(value: float, values: npt.NDArray[np.float32]) -> float:
     return value / most if most > 0 else 0.0
 
 
-def _key_frames(frames: Sequence[FramePicture]) -> list[FramePicture]:
-    """The frames with the most attention, in order of time; without attention the middle ones."""
+def _shown_first(frames: Sequence[FramePicture]) -> set[int]:
+    """Which frames have the most attention; without attention the middle ones."""
     if not any(frame.weights for frame in frames):
         start = max(0, (len(frames) - KEY_FRAMES) // 2)
-        return list(frames[start : start + KEY_FRAMES])
+        return set(range(start, start + KEY_FRAMES))
     order = sorted(range(len(frames)), key=lambda m: (-sum(frames[m].weights.values()), m))
-    return [frames[m] for m in sorted(order[:KEY_FRAMES])]
+    return set(order[:KEY_FRAMES])

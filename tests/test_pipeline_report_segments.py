@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,11 @@ def test_boxes_carry_the_weights_of_the_branches_that_look(
         "noun": np.array([[0.5, 0.1], [0.1, 0.05], [0.05, 0.0], [0.2, 0.0]], dtype=np.float32),
     }
     figure = figure_of(tmp_path, experiment, monkeypatch, weights)
-    first, second, third, last = figure.frames
-    assert [len(frame.boxes) for frame in figure.frames] == [2, 2, 2, 1]
+    # By both branches together: 0.6, 0.65, 0.55, 0.2.
+    first, second, third = figure.key_frames
+    (last,) = figure.other_frames
+    assert [frame.seconds for frame in (first, second, third, last)] == [0.0, 0.5, 1.0, 1.5]
+    assert [len(frame.boxes) for frame in (first, second, third, last)] == [2, 2, 2, 1]
     box = second.boxes[0]
     assert (box.number, box.x, box.y, box.width, box.height) == (1, 10, 20, 20, 30)
     assert box.weights == pytest.approx({"verb": 0.2, "noun": 0.1})
@@ -109,9 +113,6 @@ def test_boxes_carry_the_weights_of_the_branches_that_look(
     assert first.weights == pytest.approx({"noun": 0.6})
     assert third.weights == pytest.approx({"verb": 0.5, "noun": 0.05})
     assert last.weights == pytest.approx({"noun": 0.2})
-    # By both branches together: 0.6, 0.65, 0.55, 0.2.
-    assert figure.key_frames == [first, second, third]
-    assert figure.other_frames == [last]
 
 
 def test_a_head_that_does_not_attend_shows_the_middle(
@@ -119,12 +120,26 @@ def test_a_head_that_does_not_attend_shows_the_middle(
 ) -> None:
     figure = figure_of(tmp_path, experiment, monkeypatch, {})
     assert figure.branches == []
-    assert figure.frames[0].boxes[0].weights == {}
-    assert figure.key_frames == figure.frames[:3]
+    assert figure.key_frames[0].boxes[0].weights == {}
+    assert [frame.seconds for frame in figure.key_frames] == [0.0, 0.5, 1.0]
+    assert [frame.seconds for frame in figure.other_frames] == [1.5]
 
 
 def test_no_attention_at_all_is_no_division_by_zero(
     tmp_path: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figure = figure_of(tmp_path, experiment, monkeypatch, {"noun": np.zeros((4, 2), np.float32)})
-    assert figure.frames[0].boxes[0].strengths == {"noun": 0.0}
+    assert figure.key_frames[0].boxes[0].strengths == {"noun": 0.0}
+
+
+def test_frames_that_are_alike_are_all_shown(
+    tmp_path: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As at the start of a video, where times before it give the first frame again.
+    weights = {"noun": np.full((4, 2), 0.1, dtype=np.float32)}
+    everywhere, start = np.ones((4, 2), dtype=bool), np.zeros(4)
+    alike = replace(make_looked(weights), real=everywhere, times_seconds=start)
+    monkeypatch.setattr("pipeline.report_segments.look", lambda *_: {"s0": alike})
+    monkeypatch.setattr("pipeline.report_segments._pictures", lambda *_: (["data:a"] * 4, ""))
+    figure = segment_figures(make_run(tmp_path, experiment=experiment), ["s0"])[0]
+    assert (len(figure.key_frames), len(figure.other_frames)) == (3, 1)
