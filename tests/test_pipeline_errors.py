@@ -4,7 +4,6 @@ import pytest
 
 from pipeline import errors
 
-
 CLASSES = [name for name in errors.__all__ if isinstance(getattr(errors, name), type)]
 
 
