@@ -16,7 +16,7 @@ from heads.checkpoint import Checkpoint, load_head, read_checkpoint
 from heads.evaluation import score_table, write_evaluation
 from heads.loader import open_batches
 from heads.metrics import PRIORS, Metrics, action_prior, recognition_metrics
-from heads.protocols import PROTOCOLS, Protocol
+from heads.protocols import PROTOCOLS, Protocol, official_metrics
 from heads.registry import create_head, head_class, head_options, list_heads, register_head
 from heads.scores import UNLABELLED, Scores, load_scores, save_scores
 from heads.settings import TrainSettings
@@ -48,6 +48,7 @@ __all__ = [
     "list_heads",
     "load_head",
     "load_scores",
+    "official_metrics",
     "open_batches",
     "read_checkpoint",
     "recognition_metrics",
