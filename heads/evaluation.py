@@ -21,6 +21,9 @@ from heads.metrics import Metrics, softmax
 from heads.scores import Scores, save_scores
 from heads.table import FeatureTable
 
+SCORES_FILE = "scores.npz"
+METRICS_FILE = "metrics.json"
+
 
 @torch.no_grad()
 def score_table(
@@ -102,7 +105,7 @@ def write_evaluation(
         classes: `verb` and `noun` → from `class_table`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
-    save_scores(run_folder / "scores.npz", scores)
+    save_scores(run_folder / SCORES_FILE, scores)
     content = {
         "metrics": None if metrics is None else asdict(metrics),
         "official": None if official is None else dict(official),
@@ -110,7 +113,7 @@ def write_evaluation(
         "details": dict(details),
     }
     text = f"{json.dumps(content, indent=2)}\n"
-    write_atomically(run_folder / "metrics.json", text.encode())
+    write_atomically(run_folder / METRICS_FILE, text.encode())
 
 
 def _plain(classes: Mapping[str, Sequence[ClassFigures]]) -> dict[str, list[dict[str, Any]]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from heads.ranking import rank_classes
 from heads.scores import UNLABELLED, Scores
+from heads.training import HEAD_FILE
 from pipeline.config_file import dump_config
 from pipeline.datasets import load_dataset
 from pipeline.errors import RunFolderError
@@ -28,8 +29,6 @@ from pipeline.saved_scores import SavedScores, open_scores
 from stores.durable import replace_file
 
 __all__ = ["fuse_runs", "fuse_scores"]
-
-HEAD_NAME = "head.safetensors"
 
 
 def fuse_runs(
@@ -155,7 +154,7 @@ def _check_out(out: Path, folders: Sequence[Path]) -> None:
         raise RunFolderError(f"{out}: one of the runs to fuse; choose another folder with --out")
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out}: got a file, expected a folder; choose another with --out")
-    has_head = (out / HEAD_NAME).exists()
+    has_head = (out / HEAD_FILE).exists()
     if has_head or (out.exists() and any(out.iterdir()) and not (out / CONFIG_NAME).exists()):
         raise RunFolderError(
             f"{out}: holds something that is no fusion; choose another folder with --out"
@@ -180,7 +179,7 @@ def _origin(run: SavedScores, share: float) -> dict[str, Any]:
     found: dict[str, Any] = {"run": str(run.folder), "weight": share}
     if "fused" in run.details:
         return {**found, "fused": run.details["fused"]}
-    head = run.folder / HEAD_NAME
+    head = run.folder / HEAD_FILE
     return {
         **found,
         "head": run.config.head.name,

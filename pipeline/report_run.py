@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.checkpoint import Checkpoint, read_checkpoint
+from heads.evaluation import METRICS_FILE
 from heads.training import HEAD_FILE
 from pipeline.config import ExperimentConfig
 from pipeline.datasets import load_dataset
@@ -159,7 +160,7 @@ def read_run(folder: Path, split: str | None = None) -> ReportedRun:
         config=saved.config,
         checkpoint=read_checkpoint(head) if head.is_file() else None,
         split=saved.split,
-        metrics=json.loads((evaluated / "metrics.json").read_text(encoding="utf-8")),
+        metrics=json.loads((evaluated / METRICS_FILE).read_text(encoding="utf-8")),
         epochs=_read_log(folder / "log.csv"),
         segment_ids=scores.segment_ids,
         verb=verb,

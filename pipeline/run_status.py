@@ -14,11 +14,13 @@ from pathlib import Path
 from statistics import fmean
 
 from heads.checkpoint import read_checkpoint
+from heads.evaluation import METRICS_FILE
+from heads.training import HEAD_FILE, LAST_FILE
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import load_config
 from pipeline.errors import RunFolderError
-from pipeline.runs import CONFIG_NAME, LAST_NAME
+from pipeline.runs import CONFIG_NAME
 
 __all__ = ["RunStatus", "read_run_status"]
 
@@ -80,16 +82,16 @@ def read_run_status(folder: Path) -> RunStatus:
             f"{folder}: got no {CONFIG_NAME}, expected the folder of a `symbio train`"
         )
     config = load_config(folder / CONFIG_NAME)
-    last = folder / LAST_NAME
+    last = folder / LAST_FILE
     if not last.exists():
         return RunStatus(folder, config)
     try:
         training = read_checkpoint(last).training
         history = tuple(EpochReport.from_dict(fields) for fields in training["history"])
-        head_epoch = int(read_checkpoint(folder / "head.safetensors").training["epoch"])
+        head_epoch = int(read_checkpoint(folder / HEAD_FILE).training["epoch"])
     except (ValueError, LookupError, TypeError) as error:
         raise RunFolderError(
-            f"{folder}: got a {LAST_NAME} or head.safetensors that tells of no head's training "
+            f"{folder}: got a {LAST_FILE} or {HEAD_FILE} that tells of no head's training "
             f"({error}), expected the folder of a `symbio train`; that of a `symbio finetune` has "
             "its numbers in log.csv"
         ) from error
@@ -99,7 +101,7 @@ def read_run_status(folder: Path) -> RunStatus:
 
 def _evaluated(folder: Path) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
-    for path in (folder / "metrics.json", *sorted(folder.glob("*/metrics.json"))):
+    for path in (folder / METRICS_FILE, *sorted(folder.glob(f"*/{METRICS_FILE}"))):
         try:
             details = json.loads(path.read_text(encoding="utf-8"))["details"]
             place = details["split"] if path.parent == folder else path.parent.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from heads.training import HEAD_FILE, LAST_FILE
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import dump_config, load_config
 from pipeline.errors import ConfigError, RunFolderError
@@ -27,7 +28,6 @@ __all__ = [
 
 CONFIG_NAME = "config.yaml"
 MOST_NAMED = 5
-LAST_NAME = "last.safetensors"
 
 
 def default_run_folder(config: ExperimentConfig) -> Path:
@@ -70,7 +70,7 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
         RunFolderError: it holds another experiment, or one that is not to be resumed.
     """
     file = folder / CONFIG_NAME
-    if (folder / LAST_NAME).exists():
+    if (folder / LAST_FILE).exists():
         if not resume:
             raise RunFolderError(
                 f"{folder}: holds a run already; add --resume to go on with it, or --run to "
@@ -97,7 +97,7 @@ def check_same_settings(folder: Path, config: ExperimentConfig, *, remedy: str) 
     Raises:
         RunFolderError: which names what differs and ends with the remedy.
     """
-    if not (folder / LAST_NAME).exists():
+    if not (folder / LAST_FILE).exists():
         return
     file = folder / CONFIG_NAME
     then = _leaves(parse_yaml(file.read_text(encoding="utf-8"))[0]) if file.is_file() else {}
@@ -134,7 +134,7 @@ def open_run_folder(folder: Path) -> ExperimentConfig:
     Raises:
         RunFolderError: not a run folder, or one without a trained head.
     """
-    for name in (CONFIG_NAME, "head.safetensors"):
+    for name in (CONFIG_NAME, HEAD_FILE):
         if not (folder / name).is_file():
             raise RunFolderError(
                 f"{folder}: got no {name}, expected the folder of a finished `symbio train`"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heads.evaluation import METRICS_FILE, SCORES_FILE
 from heads.scores import Scores, load_scores
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import load_config
@@ -56,19 +57,19 @@ def open_scores(folder: Path, split: str | None = None) -> SavedScores:
     config = open_config(folder)
     split = split or config.evaluate.split
     evaluated = evaluation_folder(folder, config, split)
-    for name in ("scores.npz", "metrics.json"):
+    for name in (SCORES_FILE, METRICS_FILE):
         if not (evaluated / name).is_file():
             raise RunFolderError(
                 f"{evaluated}: got no {name} of split {split!r}; run `symbio evaluate {folder} "
                 f"--split {split}` first"
             )
     return SavedScores(
-        folder, config, split, load_scores(evaluated / "scores.npz"), _details(evaluated)
+        folder, config, split, load_scores(evaluated / SCORES_FILE), _details(evaluated)
     )
 
 
 def _details(folder: Path) -> Mapping[str, Any]:
-    file = folder / "metrics.json"
+    file = folder / METRICS_FILE
     try:
         details = json.loads(file.read_text(encoding="utf-8"))["details"]
         details["split"]

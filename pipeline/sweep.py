@@ -17,6 +17,7 @@ from statistics import mean
 from typing import Any
 
 from heads.checkpoint import read_checkpoint
+from heads.evaluation import METRICS_FILE
 from heads.registry import head_class
 from heads.training import HEAD_FILE, LAST_FILE
 from heads.training_log import EpochReport
@@ -163,7 +164,7 @@ def _finished(run: SweepRun, stages: Mapping[str, str]) -> dict[str, float] | No
 
 def _evaluation(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """What ``metrics.json`` holds: figures, official ones too, and what they belong to."""
-    content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    content = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     return {**(content.get("official") or {}), **content["metrics"]}, dict(content["details"])
 
 
