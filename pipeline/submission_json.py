@@ -57,7 +57,7 @@ def read_files(path: Path) -> dict[str, bytes]:
             if not 1 <= len(names) <= MAX_MEMBERS or len(set(names)) < len(names):
                 raise ValueError(f"{path}: got {len(names)} files in the zip, expected one or two")
             return {name: _member(path, archive, name) for name in names}
-    except (BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+    except (BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path}: got a zip file that cannot be read: {error}") from error
 
 

@@ -262,6 +262,11 @@ def test_zip_files_of_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="got a zip file that cannot be read"):
         read_files(path)
+    end = whole.rindex(b"PK\x05\x06")
+    whole[end + 16 : end + 20] = (2**31).to_bytes(4, "little")  # where the list of files is not
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match="got a zip file that cannot be read"):
+        read_files(path)
     with ZipFile(path, "w") as archive:
         for number in range(5):
             archive.writestr(f"{number}.json", b"{}")
