@@ -25,6 +25,10 @@ SCORES_FILE = "scores.npz"
 METRICS_FILE = "metrics.json"
 
 
+class NotFiniteError(ValueError):
+    """A head answered with NaN or infinity."""
+
+
 @torch.no_grad()
 def score_table(
     head: Head, table: FeatureTable, *, batch_size: int = 64, device: str | torch.device = "cpu"
@@ -40,8 +44,8 @@ def score_table(
         device: where the head runs.
 
     Raises:
-        ValueError: if the table has labels that the head does not know, or the logits of one of a
-            segment's views are NaN or infinite.
+        ValueError: if the table has labels that the head does not know.
+        NotFiniteError: the logits of one of a segment's views are NaN or infinite.
     """
     table.check_labels(head.config.num_verbs, head.config.num_nouns, unlabelled=True)
     head.to(device).eval()
@@ -76,7 +80,7 @@ def _check_finite(name: str, logits: Tensor, segment_ids: Sequence[str]) -> None
     finite = logits.isfinite().all(dim=1).tolist()
     views = zip(segment_ids, finite, strict=True)
     if bad := list(dict.fromkeys(segment_id for segment_id, good in views if not good)):
-        raise ValueError(
+        raise NotFiniteError(
             f"got NaN or infinite {name} logits for {len(bad)} segments (the first: {bad[0]}); "
             "check their features and the head's weights"
         )

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from heads.base import Head
 from heads.checkpoint import save_head
-from heads.evaluation import score_table
+from heads.evaluation import NotFiniteError, score_table
 from heads.kept_epochs import go_back, keep_best, kept_state
 from heads.optimizer import create_optimizer
 from heads.settings import TrainSettings
@@ -163,7 +163,11 @@ def _train_and_write(
     """Train the epochs that `history` lacks, write each, and add it to `history`."""
     with open_training_log(output.run_folder, history) as log:
         for epoch in range(len(history) + 1, trainer.learner.settings.epochs + 1):
-            history.append(trainer.run_epoch(epoch, history))
+            try:
+                history.append(trainer.run_epoch(epoch, history))
+            except FloatingPointError as error:
+                kept = f"files are as of epoch {epoch - 1}" if history else "no epoch is done"
+                raise FloatingPointError(f"{output.run_folder}: {error}; {kept}") from error
             log.add(history)
             output.write(trainer, history)
             if on_epoch:
@@ -190,7 +194,12 @@ class _Trainer:
         numbers = learner.train_pass(self.train_table, epoch)
         measured, kept = None, True
         if self.validation_table is not None:
-            scores = score_table(learner.head, self.validation_table, device=learner.device)
+            try:
+                scores = score_table(learner.head, self.validation_table, device=learner.device)
+            except NotFiniteError as error:
+                raise FloatingPointError(
+                    f"{error}, in validation after epoch {epoch}; lower the learning rate"
+                ) from error
             measured = scores.metrics(self.mu)
             earlier = [report.validation.action_top1 for report in history if report.validation]
             kept = measured.action_top1 > max(earlier, default=-1.0)

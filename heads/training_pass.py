@@ -142,5 +142,5 @@ class _Tally:
         ids = ", ".join(self._table.segment_ids(self._groups[step]))
         return FloatingPointError(
             f"got {what} in epoch {self._epoch} from the batch of segments {ids}; check their "
-            "features or lower the learning rate. The run's files are as of the epoch before"
+            "features or lower the learning rate"
         )

@@ -73,7 +73,7 @@ def load_training_state(
     _check_settings(path, saved["settings"], identity["settings"])
     for name, expected in identity.items():
         if name != "settings" and saved.get(name) != expected:
-            raise _differs(path, f"{name} {saved.get(name)!r}", repr(expected))
+            raise _differs(path, f"other {name}", "the same")
     extra = load_weights(path, head)
     remembered = {name.removeprefix(EXTRA_PREFIX): tensor for name, tensor in extra.items()}
     restore_optimizer(head, optimizer, remembered)

@@ -141,6 +141,8 @@ def _in_order_of(first: Scores, run: Scores, first_name: str, name: str) -> Scor
 def _shares(folders: Sequence[Path], weights: Sequence[float] | None) -> list[float]:
     if len(folders) < 2:
         raise ValueError(f"got {len(folders)} run, expected two or more to fuse")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError("got the same run twice, expected different ones; --weights weighs them")
     given = [1.0] * len(folders) if weights is None else list(weights)
     if len(given) != len(folders):
         raise ValueError(f"got {len(given)} weights for {len(folders)} runs")

@@ -65,7 +65,7 @@ def _print_untrained(console: Console, untrained: Untrained) -> None:
             if classes
         ]
         console.print(
-            f"{untrained.num_segments:,} segments have classes that no training segment has: "
+            f"segments with classes that no training segment has: {untrained.num_segments:,}: "
             f"{'; '.join(names)}",
             markup=False,
         )

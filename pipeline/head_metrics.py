@@ -111,7 +111,8 @@ def some(ids: Sequence[str]) -> str:
     """How many segments these are, and which: the first few of many."""
     more = len(ids) - MOST_IDS
     shown = ", ".join(map(shortened, ids[:MOST_IDS]))
-    return f"{len(ids):,} segments ({shown}{f' and {more:,} more' if more > 0 else ''})"
+    unit = "segment" if len(ids) == 1 else "segments"
+    return f"{len(ids):,} {unit} ({shown}{f' and {more:,} more' if more > 0 else ''})"
 
 
 def shortened(value: object) -> str:

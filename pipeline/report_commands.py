@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipeline.console import format_nbytes
 from pipeline.errors import RunFolderError
 from pipeline.report import render_run
 from pipeline.report_comparison import render_comparison
@@ -50,7 +51,7 @@ def report_runs(
     content = page.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, content, durable=False)
-    console.print(f"report: {path} ({len(content) / 1e6:.1f} MB)")
+    console.print(f"report: {path} ({format_nbytes(len(content))})")
     return path
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from heads.checkpoint import read_checkpoint
-from heads.evaluation import METRICS_FILE
+from heads.evaluation import METRICS_FILE, SCORES_FILE
 from heads.training import HEAD_FILE, LAST_FILE
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
@@ -78,11 +78,18 @@ def read_run_status(folder: Path) -> RunStatus:
         ConfigError: its config is not valid.
     """
     if not (folder / CONFIG_NAME).is_file():
+        inside = ", ".join(sorted(p.parent.name for p in folder.glob(f"*/{CONFIG_NAME}"))[:3])
+        hint = f"; it has run folders in it: {inside}, …" if inside else ""
         raise RunFolderError(
-            f"{folder}: got no {CONFIG_NAME}, expected the folder of a `symbio train`"
+            f"{folder}: got no {CONFIG_NAME}, expected the folder of a `symbio train`{hint}"
         )
     config = load_config(folder / CONFIG_NAME)
     last = folder / LAST_FILE
+    if not last.exists() and (folder / SCORES_FILE).is_file():
+        raise RunFolderError(
+            f"{folder}: got scores without a training, so a fusion or an evaluation; its numbers "
+            f"are in {METRICS_FILE}, and `symbio report {folder}` shows them"
+        )
     if not last.exists():
         return RunStatus(folder, config)
     try:

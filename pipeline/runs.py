@@ -28,6 +28,8 @@ __all__ = [
 
 CONFIG_NAME = "config.yaml"
 MOST_NAMED = 5
+# Decide no number of a head's training, so they may change on the way.
+FREE = ("engine.", "runs", "train.keep_every", "train.resident_mib")
 
 
 def default_run_folder(config: ExperimentConfig) -> Path:
@@ -92,7 +94,8 @@ def start_run_folder(folder: Path, config: ExperimentConfig, *, resume: bool) ->
 def check_same_settings(folder: Path, config: ExperimentConfig, *, remedy: str) -> None:
     """Refuse a folder with an epoch of a training that has other settings.
 
-    More epochs are fine where no rate depends on their number.
+    Settings that decide no number may differ, and more epochs are fine where no rate depends on
+    how many there are.
 
     Raises:
         RunFolderError: which names what differs and ends with the remedy.
@@ -102,7 +105,11 @@ def check_same_settings(folder: Path, config: ExperimentConfig, *, remedy: str) 
     file = folder / CONFIG_NAME
     then = _leaves(parse_yaml(file.read_text(encoding="utf-8"))[0]) if file.is_file() else {}
     now = _leaves(parse_yaml(dump_config(config))[0])
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    names = [
+        name
+        for name in {**then, **now}
+        if then.get(name) != now.get(name) and not name.startswith(FREE)
+    ]
     epochs, steps = "train.epochs", config.train.schedule == "step"
     if names and not (names == [epochs] and steps and now[epochs] > then[epochs]):
         shown = [

@@ -85,8 +85,8 @@ def challenge_of(dataset: Dataset) -> Challenge:
     """
     if dataset.protocol.name not in CHALLENGES:
         raise ValueError(
-            f"got a data set with the evaluation {dataset.protocol.name!r}, expected one of "
-            f"{', '.join(CHALLENGES)}: the others have no challenge"
+            "got a data set without a challenge, expected one of data.kind "
+            f"{' or '.join(CHALLENGES)}"
         )
     return CHALLENGES[dataset.protocol.name]
 

@@ -98,8 +98,9 @@ def run_sweep(
         else:
             groups[shared].append(run)
     on_start([run for runs in groups.values() for run in runs])
+    alone = len(groups) == 1 and not outcomes
     for runs in groups.values():
-        _run_group(runs, skip_missing, on_epoch, tell)
+        _run_group(runs, skip_missing, on_epoch, tell, alone=alone)
     for row in sweep.rows:
         for seed in () if row.runs else sweep.seeds:
             tell(_combine(row, seed, list(outcomes)))
@@ -179,8 +180,13 @@ def _run_group(
     skip_missing: bool,
     on_epoch: Callable[[EpochReport], None],
     tell: Callable[[Outcome], None],
+    *,
+    alone: bool,
 ) -> None:
-    """Train runs that share their tables; without tables all of them fail."""
+    """Train runs that share their tables; without tables all of them fail.
+
+    Where they are ``alone``, what stops them stops the sweep.
+    """
     left = list(runs)
     try:
         experiment = resolve(runs[0].config)
@@ -197,6 +203,8 @@ def _run_group(
                 run = left.pop(0)
                 tell(_run_one(run, replace(experiment, config=run.config), data, on_epoch))
     except MENDABLE as error:
+        if alone and len(left) == len(runs):
+            raise
         for run in left:
             tell(Outcome.of(run, error=in_words(error)))
 

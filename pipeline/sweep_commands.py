@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -53,6 +54,8 @@ def sweep_heads(
     summaries = summarize(sweep, outcomes)
     print_table(console, shown_table(sweep, summaries, _measures(sweep, outcomes, official)))
     failed = failure_lines(outcomes)
+    if official and len(failed) < len(outcomes) and not _official(sweep, outcomes):
+        console.print("--official: this data set's evaluation has no other figures")
     for line in failed:
         console.print(Text(line, style="red"))
     console.print(f"tables and run folders: {sweep.folder}")
@@ -82,8 +85,12 @@ def train_sweep(
 
 def _measures(sweep: Sweep, outcomes: Sequence[Outcome], official: bool) -> list[str]:
     """The columns."""
-    more = official_measures(summarize(sweep, outcomes)) if official else []
-    return [*sweep.measures, *more]
+    more = _official(sweep, outcomes) if official else []
+    return [*sweep.measures, *(name for name in more if name not in sweep.measures)]
+
+
+def _official(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[str]:
+    return official_measures(summarize(sweep, outcomes))
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -118,6 +125,7 @@ class SweepProgress:
         self._num_ended = 0
         self._epochs_left: dict[Path, int] = {}
         self._epoch_seconds: list[float] = []
+        self._last = time.perf_counter()
         self._bar = Progress(
             TextColumn("epochs"),
             BarColumn(),
@@ -137,7 +145,10 @@ class SweepProgress:
 
     def epoch(self, report: EpochReport) -> None:
         """One more."""
-        self._epoch_seconds.append(report.seconds)
+        now = time.perf_counter()
+        # What an epoch says of itself leaves out its files, which is much of a short one.
+        self._epoch_seconds.append(max(report.seconds, now - self._last))
+        self._last = now
         self._bar.advance(self._task)
 
     def end(self, outcome: Outcome) -> None:

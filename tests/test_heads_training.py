@@ -24,7 +24,7 @@ from heads.settings import TrainSettings
 from heads.table import FeatureTable
 from heads.training import BEST, LAST, TrainResult, train_head
 from heads.training_log import EpochReport
-from heads.training_pass import CHECK_STEPS
+from heads.training_pass import CHECK_STEPS, Learner, PassNumbers
 from heads.training_state import save_training_state
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.05, decay_epochs=(3,))
@@ -381,9 +381,9 @@ def test_resume_into_another_training_is_refused(tmp_path: Path) -> None:
         "got a training with momentum=0.9, expected 0.5 to go on": {
             "settings": replace(SETTINGS, momentum=0.5)
         },
-        "got a training with action prior '": {"prior": np.full((NUM_VERBS, NUM_NOUNS), 2.0)},
-        "got a training with training segments": {"train_table": make_table(31)},
-        "got a training with validation segments": {"validation_table": None},
+        "got a training with other action prior": {"prior": np.full((NUM_VERBS, NUM_NOUNS), 2.0)},
+        "got a training with other training segments": {"train_table": make_table(31)},
+        "got a training with other validation segments": {"validation_table": None},
         "expected HeadConfig": {"head": create("pooled")},
     }
     for message, change in changes.items():
@@ -525,9 +525,32 @@ def test_weights_that_overflow_in_the_last_step_are_not_saved(tmp_path: Path) ->
     for row in reader.rows.values():
         row["verb_gap"] = row["verb_gap"] * np.float16(1000)
     table = FeatureTable(reader, samples, outputs=create().inputs)
-    with pytest.raises(FloatingPointError, match=r"NaN or infinite weights in epoch 1 .*s0"):
+    with pytest.raises(
+        FloatingPointError, match=r"NaN or infinite weights in epoch 1 .*s0.*; no epoch is done"
+    ):
         train_head(tmp_path, create("pooled"), table, settings=settings)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_weights_that_overflow_in_validation_name_run_and_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_weights(report: EpochReport) -> None:
+        if report.epoch == 1:
+            monkeypatch.setattr(Learner, "train_pass", too_far)
+
+    def too_far(learner: Learner, table: FeatureTable, epoch: int) -> PassNumbers:
+        with torch.no_grad():
+            for parameter in learner.head.parameters():
+                parameter.fill_(3e38)
+        return PassNumbers(0.0, 0.0, 0.0)
+
+    with pytest.raises(
+        FloatingPointError,
+        match=rf"{tmp_path}: .*after epoch 2; lower the learning rate; files are as of epoch 1",
+    ):
+        train(tmp_path, on_epoch=break_weights)
+    assert read_checkpoint(tmp_path / "last.safetensors").training["epoch"] == 1
 
 
 def test_labels_and_priors_are_checked_before_training(tmp_path: Path) -> None:

@@ -122,8 +122,8 @@ def small(ids: str, *, verbs: int = 2, label: int = 0) -> Scores:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (small("ab"), r"two: got no scores of 1 segments \('c'\), which one has"),
-        (small("abcd"), r"two: got scores of 1 segments \('d'\), which one lacks"),
+        (small("ab"), r"two: got no scores of 1 segment \('c'\), which one has"),
+        (small("abcd"), r"two: got scores of 1 segment \('d'\), which one lacks"),
         (small("abc", verbs=3), "two: got verb_scores of 3 classes, expected 2 as in one"),
         (small("cba", label=1), r"two: got other labels than one for 3 segments \('a', 'b', 'c'\)"),
         (small("abc", label=-1), r"two: got no labels, unlike one for 3 segments"),
@@ -196,6 +196,7 @@ def test_what_cannot_be_fused_is_said(tmp_path: Path) -> None:
         return " ".join(done.err.split())
 
     assert "got 1 run, expected two or more" in error(one, "--out", out)
+    assert "got the same run twice" in error(one, two, one / ".", "--out", out)
     assert "got --weights a,b, expected numbers" in error(
         one, two, "--weights", "a,b", "--out", out
     )
@@ -226,5 +227,5 @@ def test_labels_that_changed_since_are_said(tmp_path: Path) -> None:
     for seed in (1, 2):
         make_evaluated_run(tmp_path / str(seed), seed=seed)
     write_labels(tmp_path / "labels.csv", LABELS[:-1])
-    with pytest.raises(ValueError, match=r"got scores of 1 segments \('v2'\), expected segments"):
+    with pytest.raises(ValueError, match=r"got scores of 1 segment \('v2'\), expected segments"):
         fuse_runs([tmp_path / "1", tmp_path / "2"], tmp_path / "out")

@@ -225,4 +225,6 @@ def test_untrained_classes_are_shown_as_they_are_called() -> None:
     measured = measure_all(dataset, np.ones((3, 4)))
     text = " ".join(text_of(Evaluated("val", measured, 4, skipped=2)).split())
     assert "val, 4 segments, 2 skipped" in text
-    assert "3 segments have classes that no training segment has: verbs wash; nouns [plate]" in text
+    assert (
+        "segments with classes that no training segment has: 3: verbs wash; nouns [plate]" in text
+    )

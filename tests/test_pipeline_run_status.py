@@ -108,6 +108,20 @@ def test_times_are_said_in_two_units(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
+def test_a_fusion_is_no_training(tmp_path: Path) -> None:
+    start_run_folder(tmp_path, parse_config(SMALL, source="small.yaml"), resume=False)
+    (tmp_path / "scores.npz").touch()
+    with pytest.raises(RunFolderError, match=r"a fusion or an evaluation; .*symbio report"):
+        read_run_status(tmp_path)
+
+
+def test_the_folder_of_a_sweep_says_what_is_in_it(tmp_path: Path) -> None:
+    for name in ("saoa-seed0", "sap-seed0"):
+        start_run_folder(tmp_path / name, parse_config(SMALL, source="s.yaml"), resume=False)
+    with pytest.raises(RunFolderError, match="run folders in it: saoa-seed0, sap-seed0"):
+        read_run_status(tmp_path)
+
+
 def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     done = symbio("status", tmp_path)
     assert (done.code, done.out) == (2, "")

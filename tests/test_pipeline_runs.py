@@ -68,6 +68,14 @@ def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_text() == before
 
 
+def test_a_run_goes_on_with_other_settings_that_decide_no_number(tmp_path: Path) -> None:
+    start_run_folder(tmp_path, config_of(), resume=True)
+    (tmp_path / "last.safetensors").touch()
+    free = ("train.keep_every=2", "train.resident_mib=0", "engine.decode_processes=0")
+    start_run_folder(tmp_path, config_of(*free), resume=True)
+    assert (tmp_path / "config.yaml").read_text() == dump_config(config_of(*free))
+
+
 def test_a_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
     start_run_folder(tmp_path, config_of("train.epochs=3"), resume=True)
     (tmp_path / "last.safetensors").touch()

@@ -132,9 +132,7 @@ def test_what_cannot_be_submitted_is_said(tmp_path: Path) -> None:
     assert "got splits test_s1, test_s2 for one JSON file" in error(
         run.folder, "--out", tmp_path / "a.json"
     )
-    assert "expected one of epic55, epic100: the others have no challenge" in error(
-        tmp_path / "plain"
-    )
+    assert "expected one of data.kind epic55 or epic100" in error(tmp_path / "plain")
     assert "got a data set without test_s1 or test_s2; add them to data.splits" in error(
         no_tests.folder
     )
@@ -158,6 +156,6 @@ def test_every_segment_of_the_split_must_have_scores(tmp_path: Path) -> None:
         scores.segment_ids[1:], *(array[1:] for array in list(vars(scores).values())[1:])
     )
     save_scores(run.folder / "test_s1" / "scores.npz", fewer)
-    with pytest.raises(ValueError, match=rf"no scores of 1 segments \('{scores.segment_ids[0]}'\)"):
+    with pytest.raises(ValueError, match=rf"no scores of 1 segment \('{scores.segment_ids[0]}'\)"):
         write_submission(run.folder, tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()

@@ -113,15 +113,15 @@ BROKEN: dict[str, tuple[Edit, str]] = {
     ),
     "unknown": (
         lambda c: c["results"].update(P99={}),
-        "segments that the split has not: 1 segments ('P99')",
+        "segments that the split has not: 1 segment ('P99')",
     ),
     "no noun": (
         lambda c: entry_of(c).pop("noun"),
-        "noun: expected an object of numbers, one per class: 1 segments ('100')",
+        "noun: expected an object of numbers, one per class: 1 segment ('100')",
     ),
     "text for a number": (
         lambda c: entry_of(c)["verb"].update({"3": "0.5"}),
-        "verb: expected an object of numbers, one per class: 1 segments ('100')",
+        "verb: expected an object of numbers, one per class: 1 segment ('100')",
     ),
     "true for a number": (
         lambda c: entry_of(c)["verb"].update({"3": True}),
@@ -129,11 +129,11 @@ BROKEN: dict[str, tuple[Edit, str]] = {
     ),
     "class missing": (
         lambda c: entry_of(c)["verb"].pop("11"),
-        "verb: classes missing of 0 to 11: 1 segments ('100')",
+        "verb: classes missing of 0 to 11: 1 segment ('100')",
     ),
     "class too many": (
         lambda c: entry_of(c)["noun"].update({"10": 0}),
-        "noun: classes that are not 0 to 9: 1 segments ('100')",
+        "noun: classes that are not 0 to 9: 1 segment ('100')",
     ),
     "class spelt otherwise": (
         lambda c: shift(entry_of(c)["noun"], "7", "07"),
@@ -141,19 +141,19 @@ BROKEN: dict[str, tuple[Edit, str]] = {
     ),
     "not finite": (
         lambda c: entry_of(c)["noun"].update({"7": 10**400}),
-        "noun: numbers that are not finite: 1 segments ('100')",
+        "noun: numbers that are not finite: 1 segment ('100')",
     ),
     "action not finite": (
         lambda c: entry_of(c)["action"].update({next(iter(entry_of(c)["action"])): -(10**400)}),
-        "action: numbers that are not finite: 1 segments ('100')",
+        "action: numbers that are not finite: 1 segment ('100')",
     ),
     "unknown entry": (
         lambda c: entry_of(c).update(verbs={}),
-        "key 'verbs' is unknown or occurs twice: 1 segments ('100')",
+        "key 'verbs' is unknown or occurs twice: 1 segment ('100')",
     ),
     "action out of range": (
         lambda c: shift(entry_of(c)["action"], next(iter(entry_of(c)["action"])), "12,0"),
-        'action: keys that are not "verb,noun" of known classes: 1 segments',
+        'action: keys that are not "verb,noun" of known classes: 1 segment',
     ),
     "action of one number": (
         lambda c: shift(entry_of(c)["action"], next(iter(entry_of(c)["action"])), "12"),
@@ -161,7 +161,7 @@ BROKEN: dict[str, tuple[Edit, str]] = {
     ),
     "99 actions": (
         lambda c: entry_of(c)["action"].popitem(),
-        "action: expected 100: 1 segments ('100')",
+        "action: expected 100: 1 segment ('100')",
     ),
     "actions of some": (
         lambda c: entry_of(c).pop("action"),
@@ -173,7 +173,7 @@ BROKEN: dict[str, tuple[Edit, str]] = {
     ),
     "a segment of nothing": (
         lambda c: c["results"].update({"100": 5}),
-        'expected an object with "verb" and "noun": 1 segments',
+        'expected an object with "verb" and "noun": 1 segment',
     ),
 }
 
@@ -207,14 +207,14 @@ def test_epic_100_takes_up_to_a_hundred_actions(tmp_path: Path) -> None:
     pairs = (f"{verb},{noun}" for verb in range(NUM_VERBS) for noun in range(NUM_NOUNS))
     actions[next(pair for pair in pairs if pair not in actions)] = 0
     (tmp_path / "val.json").write_text(json.dumps(content))
-    with pytest.raises(SubmissionError, match="action: expected up to 100: 1 segments"):
+    with pytest.raises(SubmissionError, match="action: expected up to 100: 1 segment"):
         check_submission(tmp_path / "val.json", run.dataset)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"101": {', '"100": {', r"segments that occur twice: 1 segments \('100'\)"),
+        ('"101": {', '"100": {', r"segments that occur twice: 1 segment \('100'\)"),
         ('"version": "0.1"', '"version": "0.1", "version": "0.1"', "key 'version' occurs twice"),
         ('"verb": {"0"', '"verb": {"1"', r"verb: classes that occur twice: 9 segments \('100'"),
         ('"noun": {', '"noun": {}, "noun": {', "key 'noun' is unknown or occurs twice"),

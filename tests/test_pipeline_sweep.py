@@ -225,6 +225,18 @@ def test_rows_that_are_missing_fail_the_runs_that_want_them(config: Path, tmp_pa
     assert "no aligned rows under key" in second["error"]
 
 
+def test_what_stops_all_runs_stops_the_sweep(config: Path, tmp_path: Path) -> None:
+    done = sweep(config, tmp_path, *GRID, "--set", "stages.verb.weights_seed=99")
+    assert (done.code, done.err.count("no aligned rows under key")) == (2, 1)
+    assert not (tmp_path / "small-sweep").exists()
+
+
+def test_official_figures_that_are_not_there_are_said(config: Path, tmp_path: Path) -> None:
+    done = sweep(config, tmp_path, "--grid", "head.name=pooled", "--seeds", "0", "--official")
+    assert done.code == 0
+    assert "this data set's evaluation has no other figures" in done.out
+
+
 def test_folders_with_other_settings_stop_the_sweep_before_it_trains(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,8 +273,8 @@ def test_numbers_of_other_features_are_not_shown_again(
     assert sweep(config, tmp_path, *grid).code == 0
     monkeypatch.setattr(ClipStage, "VERSION", ClipStage.VERSION + 1)
     done = sweep(config, tmp_path, *grid)
-    assert done.code == 1
-    assert "no aligned rows under key" in done.out
+    assert done.code == 2
+    assert "no aligned rows under key" in done.err
 
 
 def test_half_a_run_does_not_go_on_with_other_features(
