@@ -42,7 +42,7 @@ class Effort:
 
     dims: HeadDims = PAPER
     batch_size: int = 32
-    batches: int = 4
+    batches: int = 12
     turns: int = 5
     scored: int = 9668  # the validation split of EPIC-100
     gemm_sides: tuple[int, ...] = (1024, 2048)

@@ -125,7 +125,7 @@ class _Tally:
         losses = self._check(0, len(self._groups))
         # A step can break the weights after a finite loss; the next batch would show it, but the
         # last one of an epoch has none.
-        if not all(bool(parameter.isfinite().all()) for parameter in head.parameters()):
+        if not all(_is_finite(parameter.detach()) for parameter in head.parameters()):
             raise self._not_finite("NaN or infinite weights", len(self._groups) - 1)
         sizes = np.array([len(indices) for indices in self._groups])
         verb, noun = (self._hits.cpu().numpy() / sizes.sum()).tolist()
@@ -144,3 +144,8 @@ class _Tally:
             f"got {what} in epoch {self._epoch} from the batch of segments {ids}; check their "
             "features or lower the learning rate"
         )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all of it is: its extremes are NaN if anything is. No tensor as large is made."""
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())
