@@ -14,7 +14,7 @@ from heads_fakes import FakeReader, make_data
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
-from heads.loader import READ_AHEAD, batches_of, open_batches
+from heads.loader import READ_AHEAD, THREADS, batches_of, open_batches
 from heads.saoa import SaoaHead
 from heads.table import FeatureTable, Sample
 from stores.base import ArraySpec
@@ -151,6 +151,29 @@ def test_threads_end_with_the_loop(error: type[BaseException] | None) -> None:
         loop()
     assert not reading_threads()
     assert counted.num_reads <= READ_AHEAD + 1
+
+
+def test_what_nobody_waits_for_is_not_read() -> None:
+    """The loop breaks while both threads read and two more batches wait for them."""
+    reader, samples = make_data(40)
+    counted = FailingReader(reader)
+    table = FeatureTable(counted, samples, outputs=OUTPUTS, resident_mib=0)
+    gate, started, read_into = threading.Event(), [], table.read_into
+
+    def gated(*arguments: Any) -> None:
+        started.append(1)
+        if len(started) > 1:
+            gate.wait(10)
+        read_into(*arguments)
+
+    table.read_into = gated  # type: ignore[method-assign]
+    requests = make_requests(40, 1, 1)
+    with open_batches(table, requests, ahead=THREADS + 2) as batches:
+        next(batches)
+        wait_until(lambda: len(started) == 1 + THREADS)
+        threading.Timer(0.2, gate.set).start()
+    assert len(started) == 1 + THREADS
+    assert counted.num_reads == 1 + THREADS
 
 
 def test_memory_is_used_again() -> None:

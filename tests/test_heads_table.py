@@ -115,6 +115,15 @@ def test_views_are_drawn_evenly_among_those_a_segment_has() -> None:
     assert (drawn[0] == table.draw_views(again)).all()
 
 
+@pytest.mark.parametrize("view", [2, -1])
+def test_views_that_a_segment_does_not_have_are_refused(view: int) -> None:
+    """The rows of the next segment lie behind those of this one."""
+    reader, samples = make_data(3, views=2)
+    table = FeatureTable(reader, samples, outputs=OUTPUTS)
+    with pytest.raises(IndexError, match=rf"got views \[0, {view}\], expected 0 to those"):
+        table.batch([0, 1], [0, view])
+
+
 def test_missing_rows_are_counted_before_anything_is_read() -> None:
     reader, samples = make_data(2)
     absent = Sample("absent", ("gone", "lost"), 0, 0)

@@ -13,7 +13,7 @@ import torch
 from heads_fakes import NUM_NOUNS, NUM_VERBS, SPECS, make_data
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from heads.base import Head
 from heads.checkpoint import load_head, read_checkpoint
@@ -153,6 +153,39 @@ def test_resumed_training_gives_the_same_bits(tmp_path: Path, name: str, stop_af
     assert resumed.epoch == whole.epoch
     for file in ("head.safetensors", "last.safetensors"):
         assert tensors_equal(tmp_path / "cut" / file, tmp_path / "whole" / file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            TrainSettings(learning_rate=0.3, momentum=0.7, nesterov=True, weight_decay=0.2),
+            (SGD, {"lr": 0.3, "momentum": 0.7, "nesterov": True, "weight_decay": 0.2}),
+        ),
+        (
+            TrainSettings(optimizer="adam", betas=(0.5, 0.6), eps=1e-3, weight_decay=0.2),
+            (Adam, {"lr": 1e-4, "betas": (0.5, 0.6), "eps": 1e-3, "weight_decay": 0.2}),
+        ),
+        (
+            TrainSettings(optimizer="adamw", betas=(0.5, 0.6), eps=1e-3, weight_decay=0.2),
+            (AdamW, {"lr": 1e-4, "betas": (0.5, 0.6), "eps": 1e-3, "weight_decay": 0.2}),
+        ),
+    ],
+)
+def test_optimizers_get_their_settings(settings: TrainSettings, expected: Any) -> None:
+    optimizer = create_optimizer(create("pooled").parameters(), settings)
+    assert type(optimizer) is expected[0]
+    assert expected[1].items() <= optimizer.defaults.items()
+
+
+def test_the_loss_is_a_mean_over_segments_not_batches(tmp_path: Path) -> None:
+    """30 segments in batches of 8: the last one is smaller. The weights hardly move."""
+    reader, samples = make_data(30)
+    head, table = create(), FeatureTable(reader, samples, outputs=create().inputs)
+    whole = head.loss(head(table.batch(range(30), [0] * 30)), table.labels(range(30))).item()
+    settings = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-12)
+    report = train_head(tmp_path, head, table, settings=settings).history[0]
+    assert report.loss == pytest.approx(whole, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -514,8 +547,12 @@ def test_the_batch_that_broke_is_named_however_late_it_is_seen(
     order = np.random.default_rng((0, 1)).permutation(10)
     place = order.tolist().index(6) // 2 * 2
     expected = ", ".join(f"s{number}" for number in order[place : place + 2])
+    losses, loss = [], Head.loss
+    monkeypatch.setattr(Head, "loss", lambda *given: losses.append(1) or loss(*given))
     with pytest.raises(FloatingPointError, match=f"a loss of .* segments {expected};"):
         train(tmp_path, train_table=table, validation_table=None, settings=settings)
+    looked_at = place // 2 // check_steps * check_steps + check_steps
+    assert len(losses) == min(5, looked_at)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
