@@ -16,17 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.ranking import rank_classes
 from heads.scores import UNLABELLED, Scores
 from heads.training import HEAD_FILE
-from pipeline.config_file import dump_config
 from pipeline.datasets import load_dataset
 from pipeline.errors import RunFolderError
-from pipeline.head_metrics import measure, some, training_prior, write_measured
+from pipeline.head_metrics import measure_scores, some, write_measured
 from pipeline.head_runs import Evaluated
-from pipeline.runs import CONFIG_NAME
+from pipeline.runs import CONFIG_NAME, write_config
 from pipeline.saved_scores import SavedScores, open_scores
-from stores.durable import replace_file
 
 __all__ = ["fuse_runs", "fuse_scores"]
 
@@ -58,11 +55,7 @@ def fuse_runs(
     fused = fuse_scores([run.scores for run in runs], shares, names=[str(one) for one in folders])
     dataset = load_dataset(first.config.data)
     kind = first.config.evaluate.action_prior
-    measured = None
-    if fused.labelled:
-        prior = training_prior(dataset, kind)
-        ranking = rank_classes(fused.verb_scores, fused.noun_scores, prior)
-        measured = measure(dataset, fused, ranking)
+    measured = measure_scores(dataset, fused, kind)
     details = {
         "split": first.split,
         "action_prior": kind,
@@ -71,8 +64,7 @@ def fuse_runs(
     }
     evaluate = first.config.evaluate.model_copy(update={"split": first.split})
     out.mkdir(parents=True, exist_ok=True)
-    config = dump_config(first.config.model_copy(update={"evaluate": evaluate}))
-    replace_file(out / CONFIG_NAME, config.encode(), durable=True)
+    write_config(out, first.config.model_copy(update={"evaluate": evaluate}))
     write_measured(out, fused, measured, details)
     return Evaluated(first.split, measured, len(fused.segment_ids))
 

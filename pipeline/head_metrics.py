@@ -18,7 +18,7 @@ from heads.class_figures import ClassFigures, class_table
 from heads.evaluation import write_evaluation
 from heads.metrics import Metrics, action_prior, ranked_metrics
 from heads.protocols import ranked_figures
-from heads.ranking import Ranking
+from heads.ranking import Ranking, rank_classes
 from heads.scores import Scores
 from pipeline.segments import Dataset
 
@@ -26,6 +26,7 @@ __all__ = [
     "Measured",
     "Untrained",
     "measure",
+    "measure_scores",
     "shortened",
     "some",
     "training_prior",
@@ -105,6 +106,14 @@ def measure(dataset: Dataset, scores: Scores, ranking: Ranking) -> Measured:
         },
         untrained=_untrained(dataset, scores),
     )
+
+
+def measure_scores(dataset: Dataset, scores: Scores, prior_kind: str) -> Measured | None:
+    """`measure` with the ranking that a kind of action prior gives; None without labels."""
+    if not scores.labelled:
+        return None
+    prior = training_prior(dataset, prior_kind)
+    return measure(dataset, scores, rank_classes(scores.verb_scores, scores.noun_scores, prior))
 
 
 def some(ids: Sequence[str]) -> str:

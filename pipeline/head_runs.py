@@ -11,13 +11,12 @@ from heads.base import Head
 from heads.checkpoint import load_head, read_checkpoint
 from heads.evaluation import score_table
 from heads.metrics import Metrics
-from heads.ranking import rank_classes
 from heads.registry import create_head, head_class
 from heads.training import HEAD_FILE, TrainResult, train_head
 from heads.training_log import EpochReport
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
-from pipeline.head_metrics import Measured, measure, training_prior, write_measured
+from pipeline.head_metrics import Measured, measure_scores, training_prior, write_measured
 from pipeline.head_rows import HeadData, load_data, open_rows
 from pipeline.runs import evaluation_folder, start_run_folder
 from pipeline.train_settings import train_settings
@@ -183,11 +182,7 @@ def evaluate_on(
         device=config.device,
     )
     scores = score_table(head, data.tables[split], device=config.device)
-    prior = training_prior(dataset, config.evaluate.action_prior)
-    measured = None
-    if scores.labelled:
-        ranking = rank_classes(scores.verb_scores, scores.noun_scores, prior)
-        measured = measure(dataset, scores, ranking)
+    measured = measure_scores(dataset, scores, config.evaluate.action_prior)
     details = {
         "split": split,
         "action_prior": config.evaluate.action_prior,

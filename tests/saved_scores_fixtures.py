@@ -12,11 +12,10 @@ import yaml
 from experiment_fixtures import settings, write_labels
 
 from heads.metrics import softmax
-from heads.ranking import rank_classes
 from heads.scores import Scores
 from pipeline.config_file import dump_config, parse_config
 from pipeline.datasets import load_dataset
-from pipeline.head_metrics import measure, training_prior, write_measured
+from pipeline.head_metrics import measure_scores, write_measured
 from pipeline.runs import evaluation_folder
 from pipeline.segments import Dataset
 
@@ -139,14 +138,12 @@ def _write_run(
     config = parse_config(yaml.safe_dump(values), overrides, source=str(folder / "config.yaml"))
     dataset = load_dataset(config.data)
     kind = config.evaluate.action_prior
-    prior = training_prior(dataset, kind)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(config))
     found = {}
     for split in splits:
         scores = found[split] = random_answers(dataset, split, seed)
-        ranking = rank_classes(scores.verb_scores, scores.noun_scores, prior)
-        measured = measure(dataset, scores, ranking) if scores.labelled else None
+        measured = measure_scores(dataset, scores, kind)
         details = {"split": split, "action_prior": kind, "stages": {"verb": "k"}}
         write_measured(evaluation_folder(folder, config, split), scores, measured, details)
     return Run(folder, dataset, found)

@@ -16,7 +16,15 @@ from heads.protocols import Protocol, official_metrics
 from heads.ranking import rank_classes
 from heads.scores import Scores
 from pipeline.head_console import print_measured
-from pipeline.head_metrics import Measured, Untrained, measure, some, training_prior, write_measured
+from pipeline.head_metrics import (
+    Measured,
+    Untrained,
+    measure,
+    measure_scores,
+    some,
+    training_prior,
+    write_measured,
+)
 from pipeline.head_runs import Evaluated
 from pipeline.segments import UNLABELLED, Dataset, Segment
 
@@ -58,6 +66,12 @@ def make_scores(dataset: Dataset, split: str = "val") -> Scores:
         np.array([one.verb_class for one in found]),
         np.array([one.noun_class for one in found]),
     )
+
+
+def test_scores_without_labels_need_no_prior_to_be_none() -> None:
+    nobody = replace(make_dataset(), segments=[])
+    scores = Scores(("a",), np.ones((1, 3)), np.ones((1, 4)), np.array([-1]), np.array([-1]))
+    assert measure_scores(nobody, scores, "frequency") is None
 
 
 def measure_all(dataset: Dataset, prior: NDArray[np.float64]) -> Measured:
