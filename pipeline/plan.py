@@ -11,15 +11,17 @@ from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import create_network, open_generation, row_specs
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stages import STAGE_NAMES, Stage
+from pipeline.videos import Video
 from pipeline.work import VideoWork
 from stores.base import ArraySpec, Failure, FeatureStore, Store
 
 __all__ = [
+    "PlannedVideo",
     "StagePlan",
-    "group_by_video",
     "plan_aligned",
     "plan_all",
     "plan_videos",
+    "planned_videos",
     "without_absent",
 ]
 
@@ -150,19 +152,37 @@ def without_absent(
     return kept, missing
 
 
-def group_by_video(
+@dataclass(frozen=True)
+class PlannedVideo:
+    """A video with rows to make.
+
+    Attributes:
+        counts: rows to make by stage; stages without any lack.
+        todo: those rows.
+    """
+
+    video: Video
+    counts: Mapping[str, int]
+    todo: Mapping[str, Sequence[VideoRow]]
+
+    def work(self) -> VideoWork:
+        """The video with its rows, which are made now."""
+        return VideoWork(self.video, {name: list(rows) for name, rows in self.todo.items()})
+
+
+def planned_videos(
     experiment: Experiment, plans: Mapping[str, StagePlan[VideoRow]]
-) -> dict[str, VideoWork]:
-    """The rows to make, by video, in the order the labels first name the videos."""
+) -> list[PlannedVideo]:
+    """The videos with rows to make, in the order the labels first name them."""
     rows: dict[str, dict[str, list[VideoRow]]] = {}
     for name, plan in plans.items():
         for row in plan.todo:
             rows.setdefault(row.source_id, {}).setdefault(name, []).append(row)
-    return {
-        source_id: VideoWork(video, rows[source_id])
+    return [
+        PlannedVideo(video, {name: len(made) for name, made in todo.items()}, todo)
         for source_id, video in experiment.videos.items()
-        if source_id in rows
-    }
+        if (todo := rows.get(source_id))
+    ]
 
 
 def _video_of(row: VideoRow | DerivedRow) -> str:

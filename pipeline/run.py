@@ -16,7 +16,7 @@ from contextlib import closing
 from pipeline.decoder import Decoder, create_decoder, default_processes
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation, create_network, row_specs
-from pipeline.plan import StagePlan, group_by_video, plan_videos, without_absent
+from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
 from pipeline.run_report import Reporter, RunReport, StageReport, stage_report
@@ -71,7 +71,7 @@ def _run_videos(
     busy = {name: plan for name, plan in plans.items() if plan.todo}
     if not busy:
         return list(reports.values())
-    videos = list(group_by_video(experiment, busy).values())
+    videos = [planned.work() for planned in planned_videos(experiment, busy)]
     decoder = _decoder(experiment, busy, len(videos))  # starts while the networks are built
     with closing(decoder):
         works, generations = _prepare_all(experiment, store, busy)
