@@ -16,7 +16,7 @@ from extractors.geometry import Geometry
 from extractors.inference import memory_format_3d
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import decode_video
-from pipeline.decoder import Decoder, create_decoder, default_processes
+from pipeline.decoder import Decoder, create_decoder, default_processes, usable_cores
 from pipeline.work import VideoWork
 
 GEMM_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -70,7 +70,7 @@ def bench_start(figures: Figures, material: Material, backbone: Backbone) -> Non
 
 
 def _start_decoder() -> Decoder:
-    return create_decoder(1, {}, stall_seconds=60.0)
+    return create_decoder(1, {}, stall_seconds=60.0, cores=usable_cores())
 
 
 def _add_speeds(
@@ -134,7 +134,7 @@ def _decode_seconds(backbone: Backbone, material: Material, device: str) -> floa
     experiment = material.experiment(backbone, 1)
     geometry = experiment.video_stages[STAGE].geometry
     todo = works(experiment)
-    processes = default_processes(device)
+    processes = default_processes(device, usable_cores())
     if processes == 1:
         seconds = timed(lambda: [decode_all(work, geometry, 0) for work in todo], _CPU)
     else:

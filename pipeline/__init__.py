@@ -7,8 +7,9 @@ Where to look:
     a config made concrete                 experiment
     stages, their settings and keys        stages, stage_*, keys, rows, generations
     what is to be done                     plan
-    doing it                               run, run_aligned, align; work, unit, stage_work,
-                                           shard_thread
+    doing it                               run, run_setup; work, unit_queue; workbench, unit,
+                                           stage_work, shard_thread; run_aligned, align
+    who does it                            executors, executor_*; local_worker, processes
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,

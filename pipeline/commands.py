@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -90,7 +90,7 @@ def show_status(config: ExperimentConfig, console: Console, *, each_row: bool = 
 
 @contextmanager
 def _stop_on_signals() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM asks for an early end, the second one forces it."""
+    """The first SIGINT, SIGTERM or SIGUSR1 asks for an early end, the second one forces it."""
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -98,8 +98,7 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    signals: Sequence[Literal[signal.Signals.SIGINT, signal.Signals.SIGTERM]]
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     handlers: list[Callable[..., Any] | int | None] = [signal.signal(s, ask) for s in signals]
     try:
         yield stop

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from pipeline.config_base import Count, Natural, Positive, Section
 from pipeline.config_data import DataConfig
+from pipeline.config_executor import ExecutorConfig, LocalExecutorConfig
 from pipeline.config_stages import StagesConfig
 from pipeline.config_training import EvaluateConfig, HeadConfig, StageOneConfig, TrainConfig
 
@@ -61,8 +62,10 @@ class EngineConfig(Section):
     ``decode_processes``: null is one beside a network on the CPU, else one per core but one; 0
     decodes in the main process. ``stall_seconds``: a decode process that says nothing for so long
     is ended. ``commit_seconds``: finished rows wait no longer than this to be written.
+    ``cpu_threads``: of networks on a CPU; null is one for each core that a worker has.
     """
 
+    cpu_threads: Count | None = None
     decode_processes: Natural | None = None
     stall_seconds: Positive = 600.0
     commit_seconds: Positive = 300.0
@@ -87,6 +90,7 @@ class ExperimentConfig(Section):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     store: StoreConfig
     engine: EngineConfig = EngineConfig()
+    executor: ExecutorConfig = LocalExecutorConfig()
     runs: Path = Path("runs")
     data: DataConfig
     views: ViewsConfig = ViewsConfig()

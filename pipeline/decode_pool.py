@@ -8,23 +8,22 @@ shared memory of each process.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from itertools import islice
 from multiprocessing import reduction
 from multiprocessing.connection import wait
-from types import ModuleType
 from typing import Any
 
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Decoded, Geometries
 from pipeline.decode_worker import Beat, Begun, Done, Free, Job, RowSent, run_worker
 from pipeline.frame_ring import create_frame_file, map_frames
+from pipeline.processes import start_context, without_main
 from pipeline.rows import VideoRow
 from pipeline.work import Progress, VideoWork, row_failure
 
@@ -81,7 +80,7 @@ class DecodePool:
         Raises:
             RuntimeError: a process cannot even start.
         """
-        pending = deque(works)
+        pending = _Pending(works)
         try:
             while pending or any(worker.is_busy for worker in self._workers):
                 self._hand_out(pending, geometries)
@@ -98,14 +97,14 @@ class DecodePool:
             worker.end()
         self._workers.clear()
 
-    def _hand_out(self, pending: deque[VideoWork], geometries: Geometries) -> None:
+    def _hand_out(self, pending: _Pending, geometries: Geometries) -> None:
         while pending and len(self._workers) < self._processes:
             self._workers.append(self._start_worker())  # in place of one that was given up
         for worker in self._workers:
             if pending and not worker.is_busy:
-                worker.start(Job(pending.popleft(), geometries))
+                worker.start(Job(pending.take(), geometries))
 
-    def _listen(self, pending: deque[VideoWork]) -> Iterator[Decoded | None]:
+    def _listen(self, pending: _Pending) -> Iterator[Decoded | None]:
         """One message of each process that has something to say; None if none has."""
         by_connection = {worker.connection: worker for worker in self._workers if worker.is_busy}
         ready = wait(list(by_connection), timeout=LOOK_SECONDS)
@@ -122,9 +121,7 @@ class DecodePool:
                 self._false_starts = 0
             yield from worker.take(message)
 
-    def _give_up(
-        self, worker: _Worker, pending: deque[VideoWork], *, hung: bool
-    ) -> Iterator[Decoded]:
+    def _give_up(self, worker: _Worker, pending: _Pending, *, hung: bool) -> Iterator[Decoded]:
         """End a process; the rows of its video that it has not delivered have failed."""
         self._workers.remove(worker)
         worker.end()
@@ -136,7 +133,7 @@ class DecodePool:
                     f"({worker.fate}); run with --set engine.decode_processes=0 to decode in the "
                     "main process and see why"
                 )
-            pending.appendleft(worker.work)
+            pending.put_back(worker.work)
             return
         path = worker.work.video.path
         error: Exception
@@ -158,17 +155,38 @@ class DecodePool:
         return _Worker(self._ring_nbytes, self._num_threads)
 
 
+class _Pending:
+    """Videos that nobody has yet; each is made when somebody can take it."""
+
+    def __init__(self, works: Iterable[VideoWork]) -> None:
+        self._works = iter(works)
+        self._first: deque[VideoWork] = deque()
+
+    def __bool__(self) -> bool:
+        if not self._first:
+            self._first.extend(islice(self._works, 1))
+        return bool(self._first)
+
+    def take(self) -> VideoWork:
+        """The first of them; look before whether there is one."""
+        return self._first.popleft()
+
+    def put_back(self, work: VideoWork) -> None:
+        """Let another process have a video."""
+        self._first.appendleft(work)
+
+
 class _Worker:
     """The parent's end of one process."""
 
     def __init__(self, ring_nbytes: int, num_threads: int) -> None:
-        context = _context()
+        context = start_context()
         self.connection, theirs = context.Pipe()
         descriptor = create_frame_file(ring_nbytes)
         self._memory = map_frames(descriptor, ring_nbytes)
         self._process = context.Process(target=run_worker, args=(theirs, ring_nbytes, num_threads))
         self._process.daemon = True
-        with _without_main():
+        with without_main():
             self._process.start()
         theirs.close()
         reduction.send_handle(self.connection, descriptor, self._process.pid)
@@ -265,26 +283,3 @@ class _Worker:
     def _send(self, message: Job | Free) -> None:
         with suppress(ConnectionError):  # it has died since; listening to it finds out
             self.connection.send(message)
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Let processes start without the program that runs here.
-
-    They would import its file, and run all of it where it has no ``if __name__ == "__main__"``.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _context() -> Any:
-    """A way to start processes that inherit neither threads nor CUDA, quickly where possible."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.decode_worker"])
-    return context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from pipeline.decode_pool import DecodePool
@@ -11,7 +11,7 @@ from pipeline.decode_videos import Decoded, Geometries, decode_video
 from pipeline.prefetch import prefetch
 from pipeline.work import VideoWork
 
-__all__ = ["Decoder", "ThreadDecoder", "create_decoder", "default_processes"]
+__all__ = ["Decoder", "ThreadDecoder", "create_decoder", "default_processes", "usable_cores"]
 
 MOST_PROCESSES = 16
 ROWS_AHEAD = 16  # of the thread
@@ -22,7 +22,7 @@ class Decoder(Protocol):
     """Turns videos into rows of frames."""
 
     def decode(
-        self, works: Sequence[VideoWork], geometries: Geometries
+        self, works: Iterable[VideoWork], geometries: Geometries
     ) -> Generator[Decoded | None, None, None]:
         """Rows and failures as they come; a row's frames are valid until the next is asked for.
 
@@ -40,7 +40,7 @@ class ThreadDecoder:
     """
 
     def decode(
-        self, works: Sequence[VideoWork], geometries: Geometries
+        self, works: Iterable[VideoWork], geometries: Geometries
     ) -> Generator[Decoded | None, None, None]:
         """See `Decoder`."""
         yield from prefetch(_decode_all(works, geometries), depth=ROWS_AHEAD)
@@ -50,7 +50,7 @@ class ThreadDecoder:
 
 
 def create_decoder(
-    processes: int, batch_nbytes: Mapping[str, int], *, stall_seconds: float
+    processes: int, batch_nbytes: Mapping[str, int], *, stall_seconds: float, cores: int
 ) -> Decoder:
     """A decoder for stages with batches of these sizes.
 
@@ -59,6 +59,7 @@ def create_decoder(
         batch_nbytes: of each stage's frames of one batch. Processes may be one batch of every stage
             ahead, so that there is always a next one.
         stall_seconds: see `DecodePool`.
+        cores: that the processes may use.
     """
     if processes == 0:
         return ThreadDecoder()
@@ -66,22 +67,22 @@ def create_decoder(
     return DecodePool(
         processes=processes,
         ring_nbytes=max(ahead, LEAST_RING_NBYTES),
-        num_threads=max(1, _cores() // processes),
+        num_threads=max(1, cores // processes),
         stall_seconds=stall_seconds,
     )
 
 
-def default_processes(device: str) -> int:
+def default_processes(device: str, cores: int) -> int:
     """One beside a network that computes on the CPU, else one for each core but one."""
-    return 1 if device == "cpu" else max(1, min(MOST_PROCESSES, _cores() - 1))
+    return 1 if device == "cpu" else max(1, min(MOST_PROCESSES, cores - 1))
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _decode_all(works: Sequence[VideoWork], geometries: Geometries) -> Iterator[Decoded]:
+def _decode_all(works: Iterable[VideoWork], geometries: Geometries) -> Iterator[Decoded]:
     for work in works:
         yield from decode_video(work, geometries)

@@ -27,7 +27,7 @@ from blake3 import blake3
 from extractors.file_stamp import FileStamp, file_stamp
 from stores.durable import replace_file
 
-__all__ = ["MEMO_NAME", "IdentityMemo"]
+__all__ = ["MEMO_NAME", "IdentityMemo", "has_sha256"]
 
 MEMO_NAME = "identities.json"
 RACY_NANOSECONDS = 2_000_000_000
@@ -103,6 +103,14 @@ class IdentityMemo:
             return
         replace_file(self._path, json.dumps(self._entries).encode(), durable=False)
         self._changed = False
+
+
+def has_sha256(path: Path, expected: str) -> bool:
+    """Whether a file is there and its content has this sha256; reads all of it."""
+    try:
+        return _sha256_of(path) == expected
+    except OSError:
+        return False
 
 
 def _load(path: Path) -> dict[str, _Entry]:

@@ -1,7 +1,7 @@
 """The coordinator: plans, hands out work, and is the only one that commits.
 
-    plan ─► videos ─► run_unit ─► receipts ─► commit          stages verb, noun, objects
-                                                 then         stage aligned, from stored rows
+    plan ─► units ─► executor ─► receipts ─► commit           stages verb, noun, objects
+                                             then             stage aligned, from stored rows
 
 A run that is killed loses what was not yet committed; the next run makes exactly that.
 """
@@ -13,15 +13,16 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
 
-from pipeline.decoder import Decoder, create_decoder, default_processes
+from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
-from pipeline.generations import create_generation, create_network, row_specs
+from pipeline.generations import create_generation
+from pipeline.journal import Journal
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
 from pipeline.run_report import Reporter, RunReport, StageReport, stage_report
-from pipeline.stage_work import StageWork
-from pipeline.unit import run_unit
+from pipeline.run_setup import make_setup, stage_shards
+from pipeline.unit_queue import UnitQueue
 from pipeline.work import Progress
 from stores.base import FeatureStore, Store
 from stores.registry import open_store
@@ -54,9 +55,10 @@ def run_experiment(
         experiment.memo.save()
         planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
         plans, gone = without_absent(experiment, planned)
-        reports = _run_videos(experiment, store, plans, reporter, stop)
-        if experiment.aligned.name in stages:
-            reports.append(run_aligned(experiment, store, reporter, stop))
+        with closing(Journal(store.path)) as journal:
+            reports = _run_videos(experiment, store, plans, reporter, journal, stop)
+            if experiment.aligned.name in stages:
+                reports.append(run_aligned(experiment, store, reporter, stop))
     return RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
 
 
@@ -65,76 +67,54 @@ def _run_videos(
     store: Store,
     plans: Mapping[str, StagePlan[VideoRow]],
     reporter: Reporter,
+    journal: Journal,
     stop: threading.Event,
 ) -> list[StageReport]:
     reports = {name: stage_report(plan) for name, plan in plans.items()}
     busy = {name: plan for name, plan in plans.items() if plan.todo}
     if not busy:
         return list(reports.values())
-    videos = [planned.work() for planned in planned_videos(experiment, busy)]
-    decoder = _decoder(experiment, busy, len(videos))  # starts while the networks are built
-    with closing(decoder):
-        works, generations = _prepare_all(experiment, store, busy)
-        for name, plan in busy.items():
-            generations[name].clear_failures([row.key for row in plan.todo])
-            reporter.start(name, len(plan.todo))
-        started = time.monotonic()
-        for progress in run_unit(videos, works, decoder=decoder, stop=stop):
-            _record(progress, reports[progress.stage], generations[progress.stage])
-            reporter.advance(progress.stage, progress.computed + len(progress.failures))
-    for name, work in works.items():
+    generations = {
+        name: create_generation(experiment, store, plan.stage, plan.specs)
+        for name, plan in busy.items()
+    }
+    executor = create_executor(experiment.config.executor)
+    queue = UnitQueue(
+        planned_videos(experiment, busy),
+        {name: stage_shards(generation) for name, generation in generations.items()},
+        workers=executor.workers,
+    )
+    for name, plan in busy.items():
+        generations[name].clear_failures([row.key for row in plan.todo])
+        reporter.start(name, len(plan.todo))
+        reports[name].batch_size_wanted = experiment.video_stages[name].batch_size
+    started = time.monotonic()
+    setup = make_setup(experiment, generations)
+    with closing(executor.run(setup, queue, stop=stop, journal=journal)) as progresses:
+        for progress in progresses:
+            if progress is not None:
+                _record(progress, reports[progress.stage], generations[progress.stage], journal)
+                reporter.advance(progress.stage, progress.computed + len(progress.failures))
+    for name in busy:
         reports[name].seconds = time.monotonic() - started
-        reports[name].timings = work.timings
-        reports[name].batch_size = work.batch_size
-        reports[name].batch_size_wanted = work.stage.batch_size
     return list(reports.values())
 
 
-def _record(progress: Progress, report: StageReport, generation: FeatureStore) -> None:
+def _record(
+    progress: Progress, report: StageReport, generation: FeatureStore, journal: Journal
+) -> None:
     """Commit what is on disk and what failed, and count it."""
+    if progress.summary is not None:
+        report.timings += progress.summary.timings
+        sizes = (report.batch_size, progress.summary.batch_size)
+        report.batch_size = min(size for size in sizes if size is not None)
     if not (progress.receipt or progress.failures):
         return
     receipts = [progress.receipt] if progress.receipt else []
     generation.commit(receipts, progress.failures)
-    report.made += sum(len(receipt.slots) for receipt in receipts)
-    report.nbytes += sum(receipt.nbytes for receipt in receipts)
+    rows = sum(len(receipt.slots) for receipt in receipts)
+    nbytes = sum(receipt.nbytes for receipt in receipts)
+    journal.event("committed", stage=progress.stage, rows=rows, nbytes=nbytes)
+    report.made += rows
+    report.nbytes += nbytes
     report.failures += progress.failures
-
-
-def _decoder(
-    experiment: Experiment, busy: Mapping[str, StagePlan[VideoRow]], num_videos: int
-) -> Decoder:
-    config = experiment.config
-    processes = config.engine.decode_processes
-    if processes is None:
-        processes = default_processes(config.device)
-    return create_decoder(
-        min(processes, num_videos),
-        {name: experiment.video_stages[name].batch_nbytes for name in busy},
-        stall_seconds=config.engine.stall_seconds,
-    )
-
-
-def _prepare_all(
-    experiment: Experiment, store: Store, names: Collection[str]
-) -> tuple[dict[str, StageWork], dict[str, FeatureStore]]:
-    """Networks and generations, by stage."""
-    prepared = {name: _prepare(experiment, store, name) for name in names}
-    works = {name: work for name, (_, work) in prepared.items()}
-    return works, {name: generation for name, (generation, _) in prepared.items()}
-
-
-def _prepare(experiment: Experiment, store: Store, name: str) -> tuple[FeatureStore, StageWork]:
-    """Build the network first: weights that do not fit must leave no generation behind."""
-    stage = experiment.video_stages[name]
-    extractor = create_network(stage, experiment.config.device)
-    generation = create_generation(experiment, store, stage, row_specs(extractor.outputs))
-    work = StageWork(
-        stage,
-        extractor,
-        generation.shard_writer(),
-        rows_per_shard=generation.rows_per_shard,
-        reserve_shard=lambda: generation.reserve_shards(1),
-        commit_seconds=experiment.config.engine.commit_seconds,
-    )
-    return generation, work

@@ -36,9 +36,11 @@ class ShardThread:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards")
         self._waiting: list[tuple[str, Future[_Written]]] = []
 
-    def write(self, stage: str, writer: ShardWriter, shard: int, rows: Sequence[Row]) -> None:
-        """Hand in a shard."""
-        future = self._thread.submit(_write, writer, shard, rows)
+    def write(
+        self, stage: str, writer: ShardWriter, numbers: Iterator[int], rows: Sequence[Row]
+    ) -> None:
+        """Hand in a shard; it takes the first of the numbers that is free."""
+        future = self._thread.submit(_write, writer, numbers, rows)
         self._waiting.append((stage, future))
 
     def progress(self, *, finish: bool = False) -> Iterator[Progress]:
@@ -64,15 +66,18 @@ class ShardThread:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
-def _write(writer: ShardWriter, shard: int, rows: Sequence[Row]) -> _Written:
+def _write(writer: ShardWriter, numbers: Iterator[int], rows: Sequence[Row]) -> _Written:
     """Write a shard; rows that the store refuses are left out of it."""
     started = time.perf_counter()
     refused: list[Failure] = []
     left = list(rows)
     receipt = None
+    shard = next(numbers)
     while left and receipt is None:
         try:
             receipt = writer.write_shard(shard, left)
+        except FileExistsError:  # by a worker that was thought dead, or before a requeue
+            shard = next(numbers)
         except RefusedRowError as error:
             (row,) = (row for row in left if row.key == error.row_key)
             left = [other for other in left if other is not row]

@@ -6,8 +6,9 @@ before are fetched, so that the device never waits for copies.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,9 @@ class StageWork:
         extractor: its network.
         writer: writes shards of its generation.
         rows_per_shard: of a full shard.
-        reserve_shard: gives the number of a shard that nobody else writes.
+        shard_numbers: of shards that nobody else writes.
         commit_seconds: finished rows wait no longer than this for their shard to be full.
+        early_shards: how many shards that may be closed for; None is as many as it takes.
 
     Attributes:
         timings: where the time went so far.
@@ -52,8 +54,9 @@ class StageWork:
         writer: ShardWriter,
         *,
         rows_per_shard: int,
-        reserve_shard: Callable[[], int],
+        shard_numbers: Iterable[int],
         commit_seconds: float,
+        early_shards: int | None = None,
     ) -> None:
         self.stage = stage
         self.extractor = extractor
@@ -61,8 +64,9 @@ class StageWork:
         self.batch_size = stage.batch_size
         self._writer = writer
         self._rows_per_shard = rows_per_shard
-        self._reserve_shard = reserve_shard
+        self._shard_numbers = iter(shard_numbers)
         self._commit_seconds = commit_seconds
+        self._early_shards = math.inf if early_shards is None else early_shards
         self._batch = _Batch()
         self._in_flight: _InFlight | None = None
         self._done = _ShardRows(rows_per_shard)
@@ -83,10 +87,13 @@ class StageWork:
 
     def write(self, shards: ShardThread, *, everything: bool = False) -> None:
         """Hand full shards to the writer, those that are not when their rows waited long enough."""
-        if everything or self._done.is_full or self._done.age_seconds > self._commit_seconds:
+        if everything or self._done.is_full:
+            self._close_shard()
+        elif self._done.age_seconds > self._commit_seconds and self._early_shards > 0:
+            self._early_shards -= 1
             self._close_shard()
         for shard in self._full:
-            shards.write(self.stage.name, self._writer, self._reserve_shard(), shard.rows)
+            shards.write(self.stage.name, self._writer, self._shard_numbers, shard.rows)
         self._full.clear()
 
     def _close_shard(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 
 from extractors.heap import Heap
@@ -19,19 +19,21 @@ from pipeline.decode_pass import DecodedRow
 from pipeline.decoder import Decoder
 from pipeline.shard_thread import ShardThread
 from pipeline.stage_work import StageWork
-from pipeline.work import Progress, VideoWork
+from pipeline.work import Progress, UnitSummary, VideoWork
 
 __all__ = ["run_unit"]
 
 
 def run_unit(
-    videos: Sequence[VideoWork],
+    videos: Iterable[VideoWork],
     stages: Mapping[str, StageWork],
     *,
     decoder: Decoder,
     stop: threading.Event,
-) -> Iterator[Progress]:
+) -> Iterator[Progress | None]:
     """Decode, extract and write; yield receipts and failures as they come.
+
+    None is a sign of life: it comes again and again, also where nothing has been done.
 
     Args:
         videos: what to do.
@@ -58,6 +60,7 @@ def run_unit(
                 for work in stages.values():
                     work.write(shards)
                 yield from shards.progress()
+                yield None
                 if stop.is_set():
                     break
                 if item is not None:
@@ -67,6 +70,8 @@ def run_unit(
                 yield from work.flush()
             work.write(shards, everything=True)
         yield from shards.progress(finish=True)
+        for name, work in stages.items():
+            yield Progress(name, summary=UnitSummary(work.timings, work.batch_size))
     finally:
         shards.close()
 

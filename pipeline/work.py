@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.rows import DerivedRow, VideoRow
+from pipeline.timings import Timings
 from pipeline.videos import Video
 from stores.base import Failure, Receipt, Row
 
-__all__ = ["Progress", "VideoWork", "row_failure"]
+__all__ = ["Progress", "Unit", "UnitSummary", "VideoWork", "row_failure"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,35 @@ class VideoWork:
 
     video: Video
     rows: Mapping[str, Sequence[VideoRow]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a worker does without asking anybody.
+
+    Attributes:
+        number: no other unit of the run has it; what is tried again is a new unit.
+        videos: in the order they are decoded.
+        shards: by stage, numbers of shards that nobody else writes, in order.
+        early_shards: of each stage, how many shards may be closed before they are full; None is
+            as many as it takes.
+    """
+
+    number: int
+    videos: Collection[VideoWork]
+    shards: Mapping[str, Iterable[int]]
+    early_shards: int | None = None
+
+
+@dataclass(frozen=True)
+class UnitSummary:
+    """What a unit cost one stage; comes last.
+
+    ``batch_size``: rows per forward pass that were left of those wanted.
+    """
+
+    timings: Timings
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +62,7 @@ class Progress:
     computed: int = 0
     receipt: Receipt | None = None
     failures: Sequence[Failure] = ()
+    summary: UnitSummary | None = None
 
 
 def row_failure(row: VideoRow | DerivedRow | Row, error: BaseException) -> Failure:

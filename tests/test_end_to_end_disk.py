@@ -28,7 +28,7 @@ except pytest.skip.Exception as skip:
     sys.exit(f"skip {skip.msg}")
 
 remount(store, read_only=True)
-with mock.patch("pipeline.run.create_network", side_effect=AssertionError("built a network")):
+with mock.patch("pipeline.workbench.create_network", side_effect=AssertionError("built a network")):
     outcome = symbio("run", config)
 assert outcome.code == 2
 assert f"{store}: Read-only file system: got no access to write" in outcome.err, outcome.err

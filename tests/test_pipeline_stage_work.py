@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Setup:
             extractor,
             self.generation.shard_writer(),
             rows_per_shard=int(options.get("rows_per_shard", 100)),
-            reserve_shard=lambda: self.generation.reserve_shards(1),
+            shard_numbers=map(self.generation.reserve_shards, repeat(1)),
             commit_seconds=options.get("commit_seconds", 1e9),
         )
         self.shards = ShardThread({"verb": self.work.timings})

@@ -33,7 +33,8 @@ class Stuck:
 
 
 def run(setup: Setup, decoder: Stuck, stop: threading.Event) -> Iterator[Progress]:
-    return run_unit([], {"verb": setup.work}, decoder=decoder, stop=stop)
+    progresses = run_unit([], {"verb": setup.work}, decoder=decoder, stop=stop)
+    return (progress for progress in progresses if progress is not None)
 
 
 def test_a_unit_that_waits_can_be_stopped() -> None:

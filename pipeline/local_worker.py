@@ -1,0 +1,108 @@
+"""What runs in a worker process: units in, shard files written, what came of them out."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+
+from pipeline.decode_worker import end_with_parent
+from pipeline.work import Unit
+from pipeline.workbench import Setup, Workbench
+
+__all__ = ["Alive", "Broken", "Finished", "Ready", "Stop", "run_local_worker"]
+
+ALIVE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Worker to coordinator: the networks are built."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Worker to coordinator: something is going on, though there is nothing to tell."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Worker to coordinator: the unit is done, or ended early as told."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Worker to coordinator: no unit can be done."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Coordinator to worker: write what is finished and end the unit."""
+
+
+def run_local_worker(connection: Connection, setup: Setup) -> None:
+    """Do the units that the coordinator sends until it hangs up.
+
+    Args:
+        connection: to the coordinator.
+        setup: what to build.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # the coordinator decides
+    Thread(target=end_with_parent, name="parent", daemon=True).start()
+    try:
+        _work(connection, setup)
+    except (EOFError, ConnectionError):
+        return  # the coordinator is gone or needs no more
+    except Exception as error:
+        connection.send(Broken(_plain(error)))
+
+
+def _work(connection: Connection, setup: Setup) -> None:
+    stop = threading.Event()
+    units: SimpleQueue[Unit | None] = SimpleQueue()
+    Thread(target=_listen, args=(connection, units, stop), name="listener", daemon=True).start()
+    bench = Workbench(setup)
+    connection.send(Ready())
+    while (unit := units.get()) is not None:
+        spoke_at = time.monotonic()
+        for progress in bench.run(unit, stop):
+            if progress is not None:
+                connection.send(progress)
+            elif time.monotonic() - spoke_at > ALIVE_SECONDS:
+                connection.send(Alive())
+            else:
+                continue
+            spoke_at = time.monotonic()
+        connection.send(Finished())
+
+
+def _listen(connection: Connection, units: SimpleQueue[Unit | None], stop: threading.Event) -> None:
+    """Take messages while a unit is worked on."""
+    try:
+        while True:
+            message = connection.recv()
+            if isinstance(message, Stop):
+                stop.set()
+            else:
+                units.put(message)
+    except (EOFError, ConnectionError):
+        units.put(None)
+        stop.set()
+
+
+def _plain(error: Exception) -> Exception:
+    """An error that can be pickled, whatever it holds."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,137 @@
+"""What a worker has in front of it: networks, built once, and what it needs to do units of work.
+
+Every way of running ends here. A worker writes shard files and nothing else; what it yields is for
+whoever may commit it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from extractors.base import ClipExtractor, FrameExtractor
+from pipeline.decoder import Decoder, create_decoder, default_processes, usable_cores
+from pipeline.errors import ConfigError
+from pipeline.generations import create_network
+from pipeline.identity import has_sha256
+from pipeline.stage_work import StageWork
+from pipeline.stages import VideoStage
+from pipeline.unit import run_unit
+from pipeline.work import Progress, Unit
+from stores.base import ShardWriter
+
+__all__ = ["Setup", "Workbench", "check_weights", "start_decoder"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a worker needs to know; can be pickled.
+
+    Attributes:
+        stages: those with work, by name.
+        writers: of the stages' generations, by name.
+        rows_per_shard: of full shards, by stage.
+        weights: file → sha256 of the content that the stages' keys stand for.
+        device: where the networks run.
+        cores: CPU cores the worker may use; None is all of the process.
+        cpu_threads: of networks on a CPU; None is one for each core.
+        decode_processes: None is one beside a network on the CPU, else one for each core but one.
+        stall_seconds, commit_seconds: see ``engine`` in the config.
+    """
+
+    stages: Mapping[str, VideoStage]
+    writers: Mapping[str, ShardWriter]
+    rows_per_shard: Mapping[str, int]
+    weights: Mapping[Path, str]
+    device: str
+    cores: int | None
+    cpu_threads: int | None
+    decode_processes: int | None
+    stall_seconds: float
+    commit_seconds: float
+
+
+class Workbench:
+    """A worker's networks; does one unit after another.
+
+    Args:
+        setup: what to build.
+
+    Raises:
+        ConfigError: weights do not fit, cannot be read, or are not those that were planned with.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        threads = setup.cpu_threads or setup.cores
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._networks: dict[str, ClipExtractor | FrameExtractor] = {
+            name: create_network(stage, setup.device) for name, stage in setup.stages.items()
+        }
+        check_weights(setup.weights)  # after they were read: nobody exchanged them meanwhile
+
+    def run(
+        self, unit: Unit, stop: threading.Event, *, decoder: Decoder | None = None
+    ) -> Iterator[Progress | None]:
+        """Do a unit; None now and then where there is nothing to say.
+
+        Args:
+            stop: when set, rows that are finished are written and the unit ends early.
+            decoder: to use instead of one of its own, which starts now.
+
+        Raises:
+            OSError: a shard cannot be written.
+        """
+        setup = self._setup
+        works = {
+            name: StageWork(
+                stage,
+                self._networks[name],
+                setup.writers[name],
+                rows_per_shard=setup.rows_per_shard[name],
+                shard_numbers=unit.shards[name],
+                commit_seconds=setup.commit_seconds,
+                early_shards=unit.early_shards,
+            )
+            for name, stage in setup.stages.items()
+            if name in unit.shards
+        }
+        if decoder is None:
+            decoder = start_decoder(setup, num_videos=len(unit.videos))
+        yield from run_unit(unit.videos, works, decoder=decoder, stop=stop)
+
+
+def start_decoder(setup: Setup, *, num_videos: int) -> Decoder:
+    """What decodes for a worker; processes start at once and end with their work."""
+    cores = setup.cores or usable_cores()
+    processes = setup.decode_processes
+    if processes is None:
+        processes = default_processes(setup.device, cores)
+    return create_decoder(
+        min(processes, num_videos),
+        {name: stage.batch_nbytes for name, stage in setup.stages.items()},
+        stall_seconds=setup.stall_seconds,
+        cores=cores,
+    )
+
+
+def check_weights(weights: Mapping[Path, str]) -> None:
+    """Refuse weights that are not those that rows are to be named after.
+
+    Args:
+        weights: file → expected sha256.
+
+    Raises:
+        ConfigError: a file is gone or has another content; names it.
+    """
+    for path, expected in weights.items():
+        if not has_sha256(path, expected):
+            raise ConfigError(
+                f"{path}: got other weights than when the run was planned, expected a file that "
+                "stays as it is; what is finished is kept. Run again to extract with the new ones"
+            )

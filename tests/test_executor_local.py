@@ -1,0 +1,149 @@
+"""Worker processes: the same rows to the byte, and what becomes of a worker that ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment_fixtures import Silent, make_experiment
+
+from pipeline.errors import ConfigError
+from pipeline.experiment import resolve
+from pipeline.run import run_experiment
+from pipeline.run_report import RunReport
+from pipeline.stages import STAGE_NAMES
+from stores.registry import open_store
+
+ONE_THREAD = "engine.cpu_threads=1"
+TWO_WORKERS = "executor.workers=2"
+Contents = dict[str, dict[str, dict[str, bytes]]]
+
+
+class Acting(Silent):
+    """Does something at the first row that gets done."""
+
+    def __init__(self, act: Any) -> None:
+        self._act = act
+
+    def advance(self, stage: str, rows: int) -> None:
+        act, self._act = self._act, None
+        if act is not None:
+            act()
+
+
+def run(folder: Path, *overrides: str, act: Any = None, **options: Any) -> RunReport:
+    return run_experiment(
+        resolve(make_experiment(folder, [ONE_THREAD, *overrides])),
+        stages=STAGE_NAMES,
+        retry_failed=False,
+        reporter=Acting(act),
+        **{"stop": threading.Event()} | options,
+    )
+
+
+def contents(folder: Path) -> Contents:
+    """The bytes of a store: stage → row key → output."""
+    found: Contents = {}
+    with open_store(folder / "store") as store:
+        for info in store.generations():
+            generation = store.generation(info.stage, info.key)
+            found[info.stage] = {
+                key: {name: array.tobytes() for name, array in generation.read([key]).items()}
+                for key in generation.keys()  # noqa: SIM118
+            }
+    return found
+
+
+def events(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = [
+        json.loads(line)
+        for log in sorted((folder / "store" / "logs").iterdir())
+        for line in log.read_text().splitlines()
+    ]
+    return [line for line in lines if line["event"] == name]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    folder = tmp_path_factory.mktemp("in-process")
+    assert run(folder).complete
+    return contents(folder)
+
+
+def test_workers_make_the_same_rows_to_the_byte(tmp_path: Path, undisturbed: Contents) -> None:
+    report = run(tmp_path, TWO_WORKERS)
+    assert report.complete
+    assert contents(tmp_path) == undisturbed
+    assert Counter(event["worker"] for event in events(tmp_path, "unit_started")) == {
+        "worker 0": 1,
+        "worker 1": 1,
+    }
+    verb = next(stage for stage in report.stages if stage.stage == "verb")
+    assert verb.batch_size == verb.batch_size_wanted
+    assert verb.timings.decode_seconds > 0
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, undisturbed: Contents) -> None:
+    def kill() -> None:
+        started = events(tmp_path, "worker_started")
+        os.kill(started[0]["pid"], signal.SIGKILL)
+
+    report = run(tmp_path, TWO_WORKERS, act=kill)
+    assert report.complete
+    assert contents(tmp_path) == undisturbed
+    assert len(events(tmp_path, "worker_started")) >= 2
+    ends = [event["reason"] for event in events(tmp_path, "worker_ended")]
+    assert "signal SIGKILL" in ends
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_is_replaced(tmp_path: Path, undisturbed: Contents) -> None:
+    stopped: list[int] = []
+
+    def freeze() -> None:
+        stopped.append(events(tmp_path, "worker_started")[0]["pid"])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    report = run(tmp_path, TWO_WORKERS, "executor.worker_stall_seconds=6", act=freeze)
+    assert report.complete
+    assert contents(tmp_path) == undisturbed
+    assert not Path(f"/proc/{stopped[0]}/exe").exists()
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_is_finished(
+    tmp_path: Path, undisturbed: Contents
+) -> None:
+    stop = threading.Event()
+    report = run(tmp_path, TWO_WORKERS, act=stop.set, stop=stop)
+    assert report.interrupted
+    kept = sum(len(rows) for rows in contents(tmp_path).values())
+    assert 0 < kept < sum(len(rows) for rows in undisturbed.values())
+    assert run(tmp_path, TWO_WORKERS).complete
+    assert contents(tmp_path) == undisturbed
+
+
+def test_workers_that_cannot_begin_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = resolve(make_experiment(tmp_path, [TWO_WORKERS]))
+    from pipeline import run_setup
+
+    def other_weights(stage: object) -> Sequence[tuple[Path, str]]:
+        return [(tmp_path / "weights.pt", "ab" * 32)]
+
+    monkeypatch.setattr(run_setup, "_weights", other_weights)
+    with pytest.raises(ConfigError, match=r"weights\.pt: got other weights than when"):
+        run_experiment(
+            experiment,
+            stages=STAGE_NAMES,
+            retry_failed=False,
+            reporter=Silent(),
+            stop=threading.Event(),
+        )
