@@ -1,7 +1,8 @@
 """Feature stores: durable rows of named arrays, written once and read many times.
 
 Where to look:
-    what a store is asked and answers      base, records, names, errors, checks
+    what a store is asked and answers      base, reader, records, infos, names, errors,
+                                           checks
     getting one                            registry (`open_store`)
     a store in a folder, in memory         folder_store, folder_generation; memory_store
     files, whatever the format             layout, shard_format, shard_footer, shard_set (writing),
@@ -9,8 +10,9 @@ Where to look:
                                            durable
     the formats                            formats; zarr_format, zarr_metadata; hdf5_format, hdf5_*
     which rows exist                       manifest, manifest_*, row_index
+    who else writes                        lock, leases
     files for people                       documents, rows_csv, descriptions (stage.json), marker
-    after crashes and damage               recovery, verify, repair, quarantine; lock, untrusted,
+    after crashes and damage               recovery, verify, repair, quarantine; untrusted,
                                            descriptors
     taking things out                      removal (gc), convert, export, export_*, hdf5_export
 """
@@ -23,6 +25,7 @@ from stores.base import (
     FeatureStore,
     GenerationInfo,
     GenerationInUseError,
+    Lease,
     Leftovers,
     MissingGenerationError,
     MissingRowsError,
@@ -31,6 +34,7 @@ from stores.base import (
     RefusedRowError,
     Row,
     RowInfo,
+    ShardRange,
     ShardWriter,
     Store,
     StoreLockedError,
@@ -45,6 +49,7 @@ __all__ = [
     "FeatureStore",
     "GenerationInUseError",
     "GenerationInfo",
+    "Lease",
     "Leftovers",
     "MissingGenerationError",
     "MissingRowsError",
@@ -53,6 +58,7 @@ __all__ = [
     "RefusedRowError",
     "Row",
     "RowInfo",
+    "ShardRange",
     "ShardWriter",
     "Store",
     "StoreLockedError",

@@ -8,11 +8,8 @@ A row exists once its receipt is committed, and never changes after that.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
-
-from numpy.typing import NDArray
 
 from stores.errors import (
     CorruptRowError,
@@ -23,6 +20,8 @@ from stores.errors import (
     StoreLockedError,
     read_only_error,
 )
+from stores.infos import GenerationInfo, Lease, Leftovers, ShardRange
+from stores.reader import FeatureReader
 from stores.records import ArraySpec, Failure, Problem, Receipt, Row, RowInfo
 
 __all__ = [
@@ -33,6 +32,7 @@ __all__ = [
     "FeatureStore",
     "GenerationInUseError",
     "GenerationInfo",
+    "Lease",
     "Leftovers",
     "MissingGenerationError",
     "MissingRowsError",
@@ -41,6 +41,7 @@ __all__ = [
     "RefusedRowError",
     "Row",
     "RowInfo",
+    "ShardRange",
     "ShardWriter",
     "Store",
     "StoreLockedError",
@@ -48,74 +49,6 @@ __all__ = [
 ]
 
 APPEND_THREADS = 4
-
-
-@dataclass(frozen=True)
-class GenerationInfo:
-    """One line of `Store.generations`: counts of rows and failures, bytes on disk, UTC time."""
-
-    stage: str
-    key: str
-    path: Path
-    rows: int
-    failures: int
-    nbytes: int
-    created: str
-
-
-@dataclass(frozen=True)
-class Leftovers:
-    """Files of one generation that hold no row any more.
-
-    Quarantined files, and shards all of whose rows were forgotten. Where `stage` and `key` are
-    empty, damaged manifests that were put aside.
-    """
-
-    stage: str
-    key: str
-    files: int
-    nbytes: int
-
-
-class FeatureReader(ABC):
-    """Rows of one stage, addressed by row key; plain numpy arrays come out.
-
-    Attributes:
-        specs: output name → shape, dtype and dims of one row.
-    """
-
-    specs: Mapping[str, ArraySpec]
-
-    @abstractmethod
-    def missing(self, keys: Iterable[str]) -> list[str]:
-        """Return those of `keys` that hold no row, in their order, each once."""
-
-    @abstractmethod
-    def read(
-        self,
-        keys: Sequence[str],
-        outputs: Iterable[str] | None = None,
-        out: Mapping[str, NDArray[Any]] | None = None,
-    ) -> dict[str, NDArray[Any]]:
-        """Read rows into batch arrays of shape (len(keys), *row shape), in the order of `keys`.
-
-        Args:
-            keys: row keys; one may come several times.
-            outputs: names to read; by default those in `out`, or all.
-            out: C-contiguous arrays of exactly the right shape and dtype to read into.
-
-        Raises:
-            MissingRowsError: rows that are not stored; nothing has been read.
-            CorruptRowError: stored bytes do not match their checksum.
-            ValueError: unknown outputs, or arrays in `out` that do not fit.
-        """
-
-    @abstractmethod
-    def keys(self) -> list[str]:
-        """Return all row keys, in the order of their row numbers."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
 
 
 class ShardWriter(Protocol):
@@ -264,7 +197,8 @@ class Store(ABC):
 
         Raises:
             MissingGenerationError: there is none.
-            GenerationInUseError: another process, or another opened store, reads it.
+            GenerationInUseError: another process, or another opened store, reads it, or a lease
+                is about it.
         """
 
     @abstractmethod
@@ -276,8 +210,37 @@ class Store(ABC):
         """Delete such files for good; return how many bytes that freed.
 
         Raises:
-            GenerationInUseError: somebody reads the generation, who may know such a row yet.
+            GenerationInUseError: somebody reads the generation, who may know such a row yet, or
+                a lease is about it.
         """
+
+    @abstractmethod
+    def lease(self, name: str, shards: Iterable[ShardRange]) -> Lease:
+        """Note durably that reserved shards are being written by somebody who holds no store.
+
+        As long as the lease is there, whoever opens the store for writing leaves these shards
+        and their temporary files alone, and nobody removes their generations. Commit receipts of
+        such shards as of any other.
+
+        Args:
+            name: at most 100 letters, digits, '.', '_' and '-'.
+
+        Raises:
+            FileExistsError: there is a lease of that name.
+            ValueError: shards that were never reserved, none at all, or a bad name.
+        """
+
+    @abstractmethod
+    def release(self, name: str) -> None:
+        """Remove a lease; nothing happens where there is none of that name.
+
+        The next time the store is opened for writing, whole shards that were under it and are
+        not committed are taken in, and what is torn is put aside.
+        """
+
+    @abstractmethod
+    def leases(self) -> list[Lease]:
+        """List the leases by name, those with damaged files among them."""
 
     @abstractmethod
     def close(self) -> None:

@@ -9,11 +9,11 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_TEMP = re.compile(r"\..+\.\d+\.[0-9a-f]{32}\.tmp")
+_TEMP = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{32}\.tmp")
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 _MAX_BLOCKS = 1024  # IOV_MAX on Linux
@@ -113,17 +113,23 @@ def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
             os.fsync(parent)
 
 
-def sweep_temps(folder: Path) -> int:
-    """Remove temporary files that a crash left in `folder`; return how many."""
-    temps = [entry.path for entry in os.scandir(folder) if is_temp(entry.name)]
+def sweep_temps(folder: Path, keep: Callable[[str], bool] = lambda name: False) -> int:
+    """Remove temporary files that a crash left in `folder`; return how many.
+
+    Args:
+        keep: which to leave, by the name that the file was to get.
+    """
+    targets = {entry.path: temp_target(entry.name) for entry in os.scandir(folder)}
+    temps = [path for path, target in targets.items() if target and not keep(target)]
     for temp in temps:
         os.unlink(temp)
     return len(temps)
 
 
-def is_temp(name: str) -> bool:
-    """Return whether `name` is one of our temporary files."""
-    return _TEMP.fullmatch(name) is not None
+def temp_target(name: str) -> str | None:
+    """Return the name that a temporary file of ours was to get, None for any other file."""
+    match = _TEMP.fullmatch(name)
+    return match[1] if match else None
 
 
 @contextmanager

@@ -3,19 +3,28 @@
 <root>/symbio.json       marks the folder as ours
 <root>/.lock             held by the one writer
 <root>/manifest.sqlite   which rows exist
+<root>/.leases/          what is written meanwhile by others, see `stores.leases`
 <root>/<stage>/<key>/    one generation, see `stores.layout`
 
 In a Zarr store each folder also has a zarr.json, so that Zarr readers walk through all of it.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stores.base import GenerationInfo, Leftovers, MissingGenerationError, Store, read_only_error
+from stores.base import (
+    GenerationInfo,
+    Lease,
+    Leftovers,
+    MissingGenerationError,
+    ShardRange,
+    Store,
+    read_only_error,
+)
 from stores.checks import rows_per_shard
 from stores.compression import check_compression
 from stores.descriptions import check_store, forget_lost_generations
@@ -23,7 +32,9 @@ from stores.documents import write_documents
 from stores.durable import make_folder, make_root, open_folder, replace_file
 from stores.folder_generation import FolderGeneration
 from stores.formats import shard_format
+from stores.infos import check_free, end_of_leases
 from stores.layout import STAGE_FILE, GenerationLayout, generation_folder, read_layout
+from stores.leases import read_leases, remove_lease, write_lease
 from stores.lock import WriterLock
 from stores.manifest import Manifest
 from stores.manifest_db import MANIFEST_FILE
@@ -125,7 +136,8 @@ class FolderStore(Store):
 
     def check(self) -> list[Problem]:
         """See `Store.check`."""
-        return check_store(self.path, self._manifest)
+        damaged = [Problem(lease.damage) for lease in self.leases() if lease.damage]
+        return check_store(self.path, self._manifest) + damaged
 
     def repair(self) -> list[Problem]:
         """See `Store.repair`."""
@@ -134,6 +146,7 @@ class FolderStore(Store):
     def remove(self, stage: str, key: str) -> int:
         """See `Store.remove`."""
         writer = self._writing()
+        check_free(self.leases(), stage, key)
         self._let_go(stage, key)
         return remove_generation(self.path, stage, key, writer)
 
@@ -144,8 +157,28 @@ class FolderStore(Store):
     def remove_leftovers(self, leftovers: Leftovers) -> int:
         """See `Store.remove_leftovers`."""
         writer = self._writing()
+        if leftovers.stage:
+            check_free(self.leases(), leftovers.stage, leftovers.key)
         self._let_go(leftovers.stage, leftovers.key)
         return remove_leftovers(self.path, writer, leftovers)
+
+    def lease(self, name: str, shards: Iterable[ShardRange]) -> Lease:
+        """See `Store.lease`."""
+        writer, listed = self._writing(), list(shards)
+        for leased in listed:
+            end = writer.next_shard(leased.stage, leased.key)
+            if leased.first + leased.count > end:
+                raise ValueError(f"got {leased}, expected some of the {end} reserved shards")
+        return write_lease(self.path, name, listed)
+
+    def release(self, name: str) -> None:
+        """See `Store.release`."""
+        self._writing()
+        remove_lease(self.path, name)
+
+    def leases(self) -> list[Lease]:
+        """See `Store.leases`."""
+        return read_leases(self.path)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -204,4 +237,6 @@ class FolderStore(Store):
         replace_file(layout.path / STAGE_FILE, document, durable=True)
         relative = layout.path.relative_to(self.path)
         writer.register(layout.stage, layout.key, str(relative), layout.created, document)
+        on_lease = end_of_leases(read_leases(self.path), layout.stage, layout.key)
+        writer.reserve(layout.stage, layout.key, 0, at_least=on_lease)
         return read_layout(layout.path)

@@ -123,6 +123,11 @@ class Manifest:
         with self._reading() as connection:
             return find_descriptions(connection)
 
+    def next_shard(self, stage: str, key: str) -> int:
+        """Return the first shard number that was never handed out."""
+        with self._reading() as connection:
+            return find_generation(connection, stage, key).next_shard
+
     def check(self) -> None:
         """Look the whole file over.
 

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from stores.durable import is_temp, replace_file
+from stores.durable import replace_file, temp_target
 from stores.formats import FORMATS
 from stores.layout import FORMAT_VERSION, STAGE_FILE, read_layout
 from stores.lock import LOCK_FILE
@@ -64,7 +64,8 @@ def check_free_or_ours(root: Path, expected: str) -> None:
     if read_format(root) is not None:
         check_marker(root, expected)
         return
-    foreign = sorted(name for name in os.listdir(root) if name != LOCK_FILE and not is_temp(name))
+    names = os.listdir(root)
+    foreign = sorted(name for name in names if name != LOCK_FILE and not temp_target(name))
     if foreign:
         raise FileExistsError(
             f"got {root}, which holds {', '.join(foreign[:5])} and no {MARKER_FILE}, expected a "

@@ -13,12 +13,15 @@ from stores.base import (
     CorruptRowError,
     FeatureStore,
     GenerationInfo,
+    Lease,
     Leftovers,
     MissingGenerationError,
     MissingRowsError,
+    ShardRange,
     Store,
 )
 from stores.checks import allocate, check_finite, check_rows, rows_per_shard, wanted_outputs
+from stores.infos import check_free
 from stores.layout import generation_folder
 from stores.names import check_key
 from stores.records import (
@@ -33,7 +36,10 @@ from stores.records import (
 
 
 class MemoryGeneration(FeatureStore):
-    """Rows in dicts; `shards` holds what was written, `rows` says where committed rows are."""
+    """Rows in dicts; `shards` holds what was written, `rows` says where committed rows are.
+
+    `reserved` is how many shard numbers were handed out.
+    """
 
     def __init__(
         self, path: Path, stage: str, key: str, specs: Mapping[str, ArraySpec], shard_mib: float
@@ -49,7 +55,7 @@ class MemoryGeneration(FeatureStore):
         self._checks: dict[int, list[dict[str, int]]] = {}
         self._failures: dict[str, Failure] = {}
         self._committed: set[int] = set()
-        self._next_shard = 0
+        self.reserved = 0
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """See `FeatureReader.missing`."""
@@ -90,8 +96,8 @@ class MemoryGeneration(FeatureStore):
         """See `FeatureStore.reserve_shards`."""
         if count < 0:
             raise ValueError(f"got a reservation of {count} shards, expected 0 or more")
-        self._next_shard += count
-        return self._next_shard - count
+        self.reserved += count
+        return self.reserved - count
 
     def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
         """See `FeatureStore.write_shard`."""
@@ -123,7 +129,7 @@ class MemoryGeneration(FeatureStore):
                 raise ValueError(
                     f"got a receipt of stage {receipt.stage!r}, expected {self.stage!r}"
                 )
-            if not 0 <= receipt.shard < self._next_shard:
+            if not 0 <= receipt.shard < self.reserved:
                 raise ValueError(f"got a receipt for shard {receipt.shard}, never reserved")
             if receipt.shard not in self.shards:
                 raise FileNotFoundError(f"got a receipt for shard {receipt.shard}, never written")
@@ -198,6 +204,7 @@ class MemoryStore(Store):
     def __init__(self, path: Path = Path("memory")) -> None:
         self.path = path
         self._generations: dict[tuple[str, str], MemoryGeneration] = {}
+        self._leases: dict[str, Lease] = {}
 
     def generation(
         self,
@@ -245,6 +252,7 @@ class MemoryStore(Store):
 
     def remove(self, stage: str, key: str) -> int:
         """See `Store.remove`; nobody else can be reading."""
+        check_free(self.leases(), stage, key)
         nbytes = sum(i.nbytes for i in self.generations() if (i.stage, i.key) == (stage, key))
         if self._generations.pop((stage, key), None) is None:
             raise MissingGenerationError(f"got stage {stage!r} with key {key}, which is not here")
@@ -262,10 +270,30 @@ class MemoryStore(Store):
 
     def remove_leftovers(self, leftovers: Leftovers) -> int:
         """See `Store.remove_leftovers`."""
+        check_free(self.leases(), leftovers.stage, leftovers.key)
         generation = self._generations[leftovers.stage, leftovers.key]
         for shard in generation.empty_shards():
             del generation.shards[shard]
         return leftovers.nbytes
+
+    def lease(self, name: str, shards: Iterable[ShardRange]) -> Lease:
+        """See `Store.lease`; a note and nothing more, since nobody else can be writing."""
+        if name in self._leases:
+            raise FileExistsError(f"got lease {name!r}, which is there already; name another")
+        lease = Lease(name, datetime.now(UTC).isoformat(), tuple(shards))
+        if any(
+            r.first + r.count > self._generations[r.stage, r.key].reserved for r in lease.shards
+        ):
+            raise ValueError(f"got {lease.shards}, expected reserved shards")
+        return self._leases.setdefault(name, lease)
+
+    def release(self, name: str) -> None:
+        """See `Store.release`."""
+        self._leases.pop(name, None)
+
+    def leases(self) -> list[Lease]:
+        """See `Store.leases`."""
+        return [self._leases[name] for name in sorted(self._leases)]
 
     def close(self) -> None:
         """See `Store.close`; nothing to do."""

@@ -9,18 +9,22 @@ What a crash can leave behind, and what becomes of it:
     a lost or changed stage.json                  written again, from its copy in the manifest
     zarr.json or rows.csv behind the manifest     written again
     names that only the page cache knows          synced, before anything is built on them
+
+Shards under a lease, which somebody may be writing now, and their temporary files stay as they are.
 """
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stores.descriptions import restore_descriptions
 from stores.documents import write_documents
 from stores.durable import make_folder, sweep_temps, sync_folder
 from stores.formats import shard_format
+from stores.infos import Lease, end_of_leases
 from stores.layout import STAGE_FILE, GenerationLayout, read_layout
+from stores.leases import read_leases, sweep_leases
 from stores.manifest_db import SIDE_SUFFIXES, DamagedManifestError
 from stores.manifest_writer import ManifestWriter
 from stores.quarantine import QUARANTINE, move_free, quarantine_shard
@@ -64,21 +68,30 @@ def _open_and_reconcile(root: Path, manifest_path: Path) -> ManifestWriter:
 def _reconcile(root: Path, manifest: ManifestWriter) -> None:
     """Make manifest and folders agree."""
     restore_descriptions(root, manifest)
+    sweep_leases(root)
+    leases = read_leases(root)
+    for lease in leases:
+        if lease.damage:
+            logger.warning("%s", lease.damage)
     for stage in _folders(root):
         sweep_temps(stage)
         sweep_trash(stage)
         for folder in _folders(stage):
-            _settle(folder)
-            for place in _folders(folder):
-                sweep_temps(place)
-            if not (folder / STAGE_FILE).exists():
-                continue
-            try:
-                layout = read_layout(folder)
-            except ValueError as error:
-                logger.warning("%s", error)
-                continue
-            _reconcile_generation(root, layout, manifest)
+            layout = _read_layout(folder)
+            _sweep_generation(folder, layout, leases)
+            sync_folder(folder)
+            if layout is not None:
+                _reconcile_generation(root, layout, manifest, leases)
+
+
+def _read_layout(folder: Path) -> GenerationLayout | None:
+    if not (folder / STAGE_FILE).exists():
+        return None
+    try:
+        return read_layout(folder)
+    except ValueError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def _settle(folder: Path) -> None:
@@ -86,7 +99,30 @@ def _settle(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: ManifestWriter) -> None:
+def _sweep_generation(
+    folder: Path, layout: GenerationLayout | None, leases: Sequence[Lease]
+) -> None:
+    """Remove temporary files, but for those of leased shards."""
+    for place in (folder, *_folders(folder)):
+
+        def is_leased(name: str, place: Path = place) -> bool:
+            if layout is None:  # whose file that is cannot be told
+                return bool(leases)
+            form = shard_format(layout.format)
+            parts = (p for p in form.parts(layout) if form.path(layout, p, 0).parent == place)
+            shards = (form.shard_number(layout, part, name) for part in parts)
+            return any(_is_leased(layout, s, leases) for s in shards if s is not None)
+
+        sweep_temps(place, keep=is_leased)
+
+
+def _is_leased(layout: GenerationLayout, shard: int, leases: Sequence[Lease]) -> bool:
+    return any(lease.covers(layout.stage, layout.key, shard) for lease in leases)
+
+
+def _reconcile_generation(
+    root: Path, layout: GenerationLayout, manifest: ManifestWriter, leases: Sequence[Lease]
+) -> None:
     stage, key = layout.stage, layout.key
     form = shard_format(layout.format)
     for place in form.folders(layout):
@@ -94,8 +130,10 @@ def _reconcile_generation(root: Path, layout: GenerationLayout, manifest: Manife
     document = (layout.path / STAGE_FILE).read_bytes()
     manifest.register(stage, key, str(layout.path.relative_to(root)), layout.created, document)
     index, known = manifest.load(stage, key, layout.rows_per_shard)
-    found = shards_on_disk(form, layout)
-    unheard_of = sorted(found.keys() - known.keys())
+    # After the loss of a manifest, a number that is on lease must not be handed out again.
+    manifest.reserve(stage, key, 0, at_least=end_of_leases(leases, stage, key))
+    found = shards_on_disk(form, layout).keys() - known.keys()
+    unheard_of = sorted(shard for shard in found if not _is_leased(layout, shard, leases))
     if unheard_of:
         for place in form.folders(layout):
             sync_folder(place)
