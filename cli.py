@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
 
-from pipeline.cli_support import (
-    EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
-    config_options,
-    errors,
-    load,
-    make_console,
-    quiet_option,
-    set_option,
-)
+from pipeline.cli_support import errors, make_console
 from pipeline.head_cli import HEAD_COMMANDS
+from pipeline.run_cli import RUN_COMMANDS
 from pipeline.store_cli import store
-
-STAGES = ("verb", "noun", "objects", "aligned")
 
 
 def _version() -> str:
@@ -64,91 +53,7 @@ def demo(folder: Path, seeds: str) -> None:
         run_demo(folder, seeds=seeds, console=make_console())
 
 
-@main.command()
-@config_options
-@click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
-def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
-    """Show what `run` would do and why: rows and bytes per stage. Writes nothing to the store.
-
-    Example: symbio plan configs/epic55_saoa_r50.yaml
-    """
-    with errors():
-        from pipeline.commands import show_plan
-
-        show_plan(load(config, overrides), make_console(), rehash=rehash)
-
-
-@main.command()
-@config_options
-@click.option(
-    "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages."
-)
-@click.option("--retry-failed", is_flag=True, help="Try rows again that failed before.")
-@click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
-@click.option(
-    "--report",
-    "report_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write what was done, what failed and where the time went as JSON.",
-)
-@quiet_option
-def run(
-    config: Path,
-    overrides: tuple[str, ...],
-    stages: tuple[str, ...],
-    retry_failed: bool,
-    rehash: bool,
-    report_path: Path | None,
-    quiet: bool,
-) -> None:
-    """Make every row that is missing. Ctrl-C loses nothing that is finished.
-
-    Example: symbio run configs/epic55_saoa_r50.yaml --stage verb --stage noun
-    """
-    with errors():
-        from pipeline.commands import run_stages
-
-        report = run_stages(
-            load(config, overrides),
-            make_console(),
-            stages=stages or STAGES,
-            retry_failed=retry_failed,
-            rehash=rehash,
-            quiet=quiet,
-            report_path=report_path,
-        )
-    if report.interrupted:
-        sys.exit(EXIT_INTERRUPTED)
-    if not report.complete:
-        sys.exit(EXIT_INCOMPLETE)
-
-
-@main.command()
-@click.argument("config", metavar="CONFIG|RUN", type=click.Path(path_type=Path))
-@set_option
-@click.option("--all", "each_row", is_flag=True, help="List every failed row by itself.")
-def status(config: Path, overrides: tuple[str, ...], each_row: bool) -> None:
-    """Show what is stored for an experiment, and how many rows of which video failed and why.
-
-    Given the folder of a training instead: how far it is, its last and best epoch, the time left;
-    also while it goes on.
-
-    Example: symbio status configs/epic55_saoa_r50.yaml --all
-    """
-    with errors():
-        if config.is_dir():
-            from pipeline.head_commands import show_run_status
-
-            if overrides or each_row:
-                raise click.UsageError(f"{config} is a folder; --set and --all go with a config")
-            show_run_status(config, make_console())
-            return
-        from pipeline.commands import show_status
-
-        show_status(load(config, overrides), make_console(), each_row=each_row)
-
-
-for command in (*HEAD_COMMANDS, store):
+for command in (*RUN_COMMANDS, *HEAD_COMMANDS, store):
     main.add_command(command)
 
 

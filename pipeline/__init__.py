@@ -20,8 +20,9 @@ Where to look:
     what heads answered                    saved_scores, fusion, submission, submission_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
-    commands                               commands, head_cli, head_commands, score_commands,
-                                           store_cli, store_commands, store_*, cli_support
+    commands                               commands, run_cli, head_cli, head_commands,
+                                           score_commands, store_cli, store_commands, store_*,
+                                           cli_support
     the demonstration                      demo, toy_*
     errors                                 errors
 """

@@ -39,7 +39,13 @@ ADAPTERS = {
 }
 FREE_OF_TORCH = ("stores",)
 # What `symbio --help` loads: these modules, and at their top these libraries.
-INSTANT = ("cli", "pipeline.cli_support", "pipeline.head_cli", "pipeline.store_cli")
+INSTANT = (
+    "cli",
+    "pipeline.cli_support",
+    "pipeline.head_cli",
+    "pipeline.run_cli",
+    "pipeline.store_cli",
+)
 ONLY_AT_TOP_OF_INSTANT = {"click", *sys.stdlib_module_names}
 
 
