@@ -10,6 +10,9 @@ Where to look:
     doing it                               run, run_setup; work, unit_queue; workbench, unit,
                                            stage_work, shard_thread; run_aligned, align
     who does it                            executors, executor_*; local_worker, processes
+    what is to be done                     plan, sizing
+    doing it                               run, run_aligned, align; work, unit, stage_work,
+                                           shard_thread
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,
