@@ -11,21 +11,22 @@ Where to look:
                                            stage_work, shard_thread; run_aligned, align
     who does it                            executors, executor_*; local_worker, processes
     what is to be done                     plan, sizing
+    what is to be done                     plan, sizing, stored
     doing it                               run, run_aligned, align; work, unit, stage_work,
                                            shard_thread
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,
-                                           journal_files
+                                           journal_files; error_classes, reproduce
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, head_metrics,
                                            train_settings, runs, run_status
     what heads answered                    saved_scores, fusion, submission, submission_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
-    commands                               commands, run_cli, head_cli, head_commands,
-                                           score_commands, store_cli, store_commands, store_*,
-                                           cli_support
+    commands                               commands, failure_commands, run_cli, head_cli,
+                                           head_commands, score_commands, store_cli,
+                                           store_commands, store_*, cli_support
     the demonstration                      demo, toy_*
     errors                                 errors
 """

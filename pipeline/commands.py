@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +26,7 @@ from pipeline.experiment import Experiment, resolve
 from pipeline.plan import plan_all, without_absent
 from pipeline.run import run_experiment
 from pipeline.run_report import RunReport, write_report
-from stores.registry import open_store
+from pipeline.stored import open_if_there
 
 __all__ = ["run_stages", "show_plan", "show_status"]
 
@@ -34,7 +34,7 @@ __all__ = ["run_stages", "show_plan", "show_status"]
 def show_plan(config: ExperimentConfig, console: Console, *, rehash: bool) -> None:
     """Print rows and bytes that a run would make, and why."""
     experiment = resolve(config, rehash=rehash)
-    with _open_if_there(config.store.path) as store:
+    with open_if_there(config.store.path) as store:
         plans = plan_all(experiment, store)
         console.print(plan_table(plans))
     videos = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
@@ -68,14 +68,10 @@ def run_stages(
     return report
 
 
-def show_status(config: ExperimentConfig, console: Console, *, each_row: bool = False) -> None:
-    """Print stored, missing and failed rows of an experiment, and why rows failed.
-
-    Args:
-        each_row: list every failed row instead of one line for those of a video that failed alike.
-    """
+def show_status(config: ExperimentConfig, console: Console) -> None:
+    """Print stored, missing and failed rows of an experiment, and why rows failed."""
     experiment = resolve(config)
-    with _open_if_there(config.store.path) as store:
+    with open_if_there(config.store.path) as store:
         plans = plan_all(experiment, store)
         rows = [
             (p.stage.name, p.stage.key[:12], p.wanted, p.present, len(p.todo), p.failed)
@@ -84,7 +80,7 @@ def show_status(config: ExperimentConfig, console: Console, *, each_row: bool = 
         columns = {"stage": "left", "key": "left"}
         columns |= dict.fromkeys(("wanted", "present", "missing", "failed"), "right")
         console.print(table(f"{config.name} in {config.store.path}", columns, rows))
-    print_failures(console, {p.stage.name: p.failures for p in plans}, each_row=each_row)
+    print_failures(console, {p.stage.name: p.failures for p in plans})
     print_missing(console, experiment.missing_videos)
 
 
@@ -105,13 +101,6 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
-
-
-def _open_if_there(path: Path) -> Any:
-    """The store opened for reading, or None inside a context where there is none yet."""
-    nothing: Any = nullcontext(None)
-    absent = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    return nothing if absent else open_store(path, mode="r")
 
 
 def _print_boxless(experiment: Experiment, console: Console) -> None:

@@ -25,6 +25,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.error_classes import class_name
+
 if TYPE_CHECKING:  # they load torch, which looking at a store does not need
     from pipeline.experiment import MissingVideo
     from pipeline.plan import StagePlan
@@ -33,6 +35,7 @@ if TYPE_CHECKING:  # they load torch, which looking at a store does not need
 
 __all__ = [
     "ProgressReporter",
+    "by_number",
     "format_nbytes",
     "plan_table",
     "print_failures",
@@ -138,27 +141,19 @@ def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
         console.print(Text(rest, style="red"))
 
 
-def print_failures(
-    console: Console, failures: Mapping[str, Sequence[Failure]], *, each_row: bool = False
-) -> None:
-    """Why rows failed, by stage and video, or row by row in order of clip id."""
-    if each_row:
-        lines = [
-            f"failed: {stage}: {f.clip_id}: {f.error_class}: {f.message}"
-            for stage, found in failures.items()
-            for f in sorted(found, key=lambda f: _by_number(f.clip_id))
-        ]
-    else:
-        lines = [line for stage, found in failures.items() for line in _reasons(stage, found)]
-    shown = len(lines) if each_row else MAX_LINES_SHOWN
-    for line in lines[:shown]:
+def print_failures(console: Console, failures: Mapping[str, Sequence[Failure]]) -> None:
+    """Why rows failed, by stage and video; `symbio failures` lists each row."""
+    lines = [line for stage, found in failures.items() for line in _reasons(stage, found)]
+    for line in lines[:MAX_LINES_SHOWN]:
         console.print(Text(line, style="red"))
-    if len(lines) > shown:
-        rest = f"… and {len(lines) - shown:,} more reasons; symbio status --all lists each row"
+    if len(lines) > MAX_LINES_SHOWN:
+        rest = f"… and {len(lines) - MAX_LINES_SHOWN:,} more reasons"
         console.print(Text(rest, style="red"))
+    if lines:
+        console.print("symbio failures CONFIG lists each row, and how to see it fail again")
 
 
-def _by_number(clip_id: str) -> tuple[list[str | float], str]:
+def by_number(clip_id: str) -> tuple[list[str | float], str]:
     """To sort ids as people do: video@2s, video@2.5s, video@10s."""
     parts = re.split(r"(\d+(?:\.\d+)?)", clip_id)
     return [float(part) if i % 2 else part for i, part in enumerate(parts)], clip_id
@@ -166,10 +161,10 @@ def _by_number(clip_id: str) -> tuple[list[str | float], str]:
 
 def _reasons(stage: str, failures: Sequence[Failure]) -> list[str]:
     """A line for all rows of a video that failed alike."""
-    counts = Counter((f.video_id, f.error_class, f.message) for f in failures)
+    counts = Counter((f.video_id, class_name(f.error_class), f.message) for f in failures)
     return [
-        f"failed: {stage}: video {video_id}: {n:,} row{'s' * (n > 1)}: {kind}: {message}"
-        for (video_id, kind, message), n in sorted(counts.items())
+        f"failed: {stage}: video {video_id}: {n:,} row{'s' * (n > 1)}: {name}: {message}"
+        for (video_id, name, message), n in sorted(counts.items())
     ]
 
 

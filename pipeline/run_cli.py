@@ -1,4 +1,4 @@
-"""`symbio plan`, `run`, `status`: the command line of extraction."""
+"""`symbio plan`, `run`, `status`, `failures`: the command line of extraction."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ __all__ = ["RUN_COMMANDS"]
 
 STAGES = ("verb", "noun", "objects", "aligned")
 
+stage_option = click.option(
+    "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
 
 @click.command()
 @config_options
@@ -39,9 +44,7 @@ def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
 
 @click.command()
 @config_options
-@click.option(
-    "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages."
-)
+@stage_option
 @click.option("--retry-failed", is_flag=True, help="Try rows again that failed before.")
 @click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
 @click.option(
@@ -85,26 +88,61 @@ def run(
 @click.command()
 @click.argument("config", metavar="CONFIG|RUN", type=click.Path(path_type=Path))
 @set_option
-@click.option("--all", "each_row", is_flag=True, help="List every failed row by itself.")
-def status(config: Path, overrides: tuple[str, ...], each_row: bool) -> None:
+def status(config: Path, overrides: tuple[str, ...]) -> None:
     """Show what is stored for an experiment, and how many rows of which video failed and why.
 
     Given the folder of a training instead: how far it is, its last and best epoch, the time left;
     also while it goes on.
 
-    Example: symbio status configs/epic55_saoa_r50.yaml --all
+    Example: symbio status configs/epic55_saoa_r50.yaml
     """
     with errors():
         if config.is_dir():
             from pipeline.head_commands import show_run_status
 
-            if overrides or each_row:
-                raise click.UsageError(f"{config} is a folder; --set and --all go with a config")
+            if overrides:
+                raise click.UsageError(f"{config} is a folder; --set goes with a config")
             show_run_status(config, make_console())
             return
         from pipeline.commands import show_status
 
-        show_status(load(config, overrides), make_console(), each_row=each_row)
+        show_status(load(config, overrides), make_console())
 
 
-RUN_COMMANDS = (plan, run, status)
+@click.command()
+@config_options
+@stage_option
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="CLASS",
+    help="Only rows that failed so, e.g. decode_error. May be given several times.",
+)
+@json_option
+def failures(
+    config: Path,
+    overrides: tuple[str, ...],
+    stages: tuple[str, ...],
+    classes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """List every row that could not be made, why, and the command that shows it again.
+
+    Example: symbio failures configs/epic55_saoa_r50.yaml --class decode_error
+    """
+    with errors():
+        from pipeline.failure_commands import show_failures
+        from pipeline.reproduce import ConfigSource
+
+        show_failures(
+            load(config, overrides),
+            ConfigSource(config, overrides),
+            make_console(),
+            stages=stages or STAGES,
+            classes=classes,
+            as_json=as_json,
+        )
+
+
+RUN_COMMANDS = (plan, run, status, failures)
