@@ -5,7 +5,8 @@ Where to look:
     labels, segments, clips                datasets, dataset_*, csv_file, segments, clips
     videos and what they are               videos, promises, identity; boxes, boxes_store
     a config made concrete                 experiment
-    stages, their settings and keys        stages, stage_*, keys, rows, generations
+    stages, their settings and keys        stages, stage_*, keys, clip_table, rows,
+                                           generations
     what is to be done                     plan
     doing it                               run, run_setup; work, unit_queue; workbench, unit,
                                            stage_work, shard_thread; run_aligned, align

@@ -8,7 +8,7 @@ to K.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,11 @@ import torch
 
 from extractors.roi import align_objects
 from pipeline.rows import CLAMPED, DerivedRow
+from pipeline.stage_rows import StageRows, stored
 from pipeline.stages import AlignedStage, ClipStage
 from stores.base import ArraySpec, FeatureReader, FeatureStore, Row
 
-__all__ = ["Stored", "align_row", "aligned_outputs", "read_by", "readable_rows"]
+__all__ = ["Stored", "align_row", "aligned_outputs", "read_by", "readable"]
 
 # Arrays by stage and output: maps (T, H, W, C), objects (M, K, ...) with frames in order of time.
 Stored = Mapping[str, Mapping[str, npt.NDArray[Any]]]
@@ -50,19 +51,18 @@ def read_by(outputs: Iterable[str]) -> dict[str, list[str]]:
     return {stage: list(names) for stage, names in needed.items()}
 
 
-def readable_rows(
-    rows: Sequence[DerivedRow], readers: Mapping[str, FeatureReader]
-) -> list[DerivedRow]:
-    """The rows all of whose upstream rows are stored."""
-    missing = {
-        name: set(reader.missing(dict.fromkeys(key for row in rows for key in row.upstream[name])))
-        for name, reader in readers.items()
-    }
-    return [
-        row
-        for row in rows
-        if not any(key in missing[name] for name, keys in row.upstream.items() for key in keys)
-    ]
+def readable(
+    rows: StageRows[DerivedRow], readers: Mapping[str, FeatureReader]
+) -> npt.NDArray[np.bool_]:
+    """(n,) whether all upstream rows of a row are stored."""
+    found = np.ones(len(rows), dtype=np.bool_)
+    for name, reader in readers.items():
+        keys, numbers = rows.upstream(name)
+        wanted = np.unique(numbers)
+        there = np.zeros(len(keys), dtype=np.bool_)
+        there[wanted] = stored(reader, keys[wanted])
+        found &= there[numbers].all(axis=1)
+    return found
 
 
 def align_row(

@@ -24,7 +24,6 @@ multi-clip testing ("uniformly sampled") are centred as above.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -98,34 +97,47 @@ def spread_clip(segment: Segment, view: int, *, views: int) -> Clip:
 
 
 def clip_times_us(
-    centre_us: int, *, frames: int, stride: int, rate_fps: float, before: int = 0, after: int = 0
+    centre_us: int | Times,
+    *,
+    frames: int,
+    stride: int,
+    rate_fps: float,
+    before: int = 0,
+    after: int = 0,
 ) -> Times:
-    """Times of a clip's frames: (frames,) int64 microseconds; may lie outside the video.
+    """Times of a clip's frames: (..., frames) int64 microseconds; may lie outside the video.
 
-    ``before`` and ``after``: so many more frames on either side.
+    ``centre_us``: of one clip, or (n,) of many. ``before`` and ``after``: so many more frames on
+    either side.
     """
     steps = np.arange(-before, frames + after, dtype=np.int64) - frames // 2
-    return centre_us + _round(steps * (stride * MICROSECONDS / rate_fps))
+    return _column(centre_us) + _round(steps * (stride * MICROSECONDS / rate_fps))
 
 
-def window_times_us(centre_us: int, *, window_seconds: float, rate_fps: float) -> Times:
-    """Times spread evenly round a centre: (window · rate,) int64 microseconds."""
+def window_times_us(centre_us: int | Times, *, window_seconds: float, rate_fps: float) -> Times:
+    """Times spread evenly round a centre, or (n,) centres: (..., window · rate) int64 µs."""
     count = round(window_seconds * rate_fps)
     steps = np.arange(count) - (count - 1) / 2
-    return centre_us + _round(steps * (MICROSECONDS / rate_fps))
+    return _column(centre_us) + _round(steps * (MICROSECONDS / rate_fps))
 
 
-def grid_times_us(centre_us: int, *, window_seconds: float, rate_fps: float) -> Times:
-    """Times of the video's own grid in a window: (window · rate,) int64 microseconds.
+def grid_times_us(centre_us: int | Times, *, window_seconds: float, rate_fps: float) -> Times:
+    """Times of the video's own grid in a window, or (n,): (..., window · rate) int64 microseconds.
 
     Neighbouring clips get the very same times, so each frame is detected once. A narrower window
     is the middle part of a wider one whenever half their difference is a whole number of steps.
     """
     count = round(window_seconds * rate_fps)
     slack_steps = min(1e-6, 0.5 / MICROSECONDS * rate_fps)  # half a microsecond at most
-    first = math.ceil((centre_us / MICROSECONDS - window_seconds / 2) * rate_fps - slack_steps)
-    steps = np.arange(first, first + count)
-    return _round(steps * (MICROSECONDS / rate_fps))
+    first = np.ceil(
+        (_column(centre_us) / MICROSECONDS - window_seconds / 2) * rate_fps - slack_steps
+    )
+    return _round((first + np.arange(count)) * (MICROSECONDS / rate_fps))
+
+
+def _column(centre_us: int | Times) -> Times:
+    """(..., 1) int64."""
+    return np.asarray(centre_us, dtype=np.int64)[..., None]
 
 
 def _round(microseconds: npt.NDArray[np.floating[Any]]) -> Times:

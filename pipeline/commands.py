@@ -108,7 +108,7 @@ def _print_boxless(experiment: Experiment, console: Console) -> None:
     stage = experiment.aligned.objects
     if stage.boxes is None:
         return
-    rows = stage.rows(experiment.clips, experiment.identities)
+    rows = stage.rows(experiment.table)
     empty = sum(row.boxes is not None and not len(row.boxes.scores) for row in rows)
     if empty:
         line = f"{empty:,} of {len(rows):,} object frames have no boxes in {stage.boxes.path}"

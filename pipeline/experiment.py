@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from extractors.video import reader_identity
 from heads.registry import head_class, head_options, list_heads
 from pipeline.boxes import BoxTable
 from pipeline.boxes_store import load_boxes
+from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip, make_clips
 from pipeline.config import ExperimentConfig
 from pipeline.config_base import WeightedConfig
@@ -58,6 +60,11 @@ class Experiment:
     missing_videos: Sequence[MissingVideo]
     aligned: AlignedStage
     memo: IdentityMemo
+
+    @cached_property
+    def table(self) -> ClipTable:
+        """The clips as stages name their rows."""
+        return ClipTable(self.clips, self.identities)
 
     @property
     def video_stages(self) -> dict[str, VideoStage]:

@@ -11,6 +11,7 @@ from heads.table import FeatureTable, Sample
 from pipeline.errors import RowsMissing
 from pipeline.experiment import Experiment
 from pipeline.generations import open_generation
+from pipeline.keys import hex_keys
 from pipeline.maps_reader import MapsReader
 from pipeline.segments import Segment
 from pipeline.stages import Stage
@@ -49,7 +50,7 @@ def open_rows(experiment: Experiment) -> Iterator[FeatureReader]:
             yield _stored_rows(experiment, store, aligned)
             return
         readers = {stage.name: _stored_rows(experiment, store, stage) for stage in aligned.upstream}
-        reader = MapsReader(aligned, experiment.clips, experiment.identities, readers)
+        reader = MapsReader(aligned, experiment.table, readers)
         with closing(reader):
             yield reader
 
@@ -130,13 +131,12 @@ def _samples(
 
 def _row_keys(experiment: Experiment, split: str) -> dict[str, list[str]]:
     """Segment id → the row of each of its views; nothing for segments without a video."""
+    naming = experiment.aligned.naming(experiment.table)
+    of_rows = hex_keys(naming.keys)
     keys: dict[str, list[str]] = defaultdict(list)
-    for clip in experiment.clips:
-        if clip.segment.split != split:
-            continue
-        if experiment.aligned.has(clip, experiment.identities):
-            key = experiment.aligned.row_key(clip, experiment.identities)
-            keys[clip.segment.segment_id].append(key)
+    for clip, row in zip(experiment.clips, naming.numbers[:, 0].tolist(), strict=True):
+        if clip.segment.split == split and row >= 0:
+            keys[clip.segment.segment_id].append(of_rows[row])
     return keys
 
 

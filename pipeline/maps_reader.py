@@ -14,13 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.align import Stored, aligned_outputs, read_by, readable_rows
-from pipeline.clips import Clip
+from pipeline.align import Stored, aligned_outputs, read_by, readable
+from pipeline.clip_table import ClipTable
+from pipeline.keys import hex_keys
 from pipeline.rows import DerivedRow
-from pipeline.stage_settings import Identities
+from pipeline.stage_rows import StageRows
 from pipeline.stages import MAP_OUTPUTS, AlignedStage
 from stores.base import FeatureReader, MissingRowsError
 from stores.checks import allocate, wanted_outputs
@@ -40,16 +42,14 @@ class MapsReader(FeatureReader):
 
     Args:
         stage: how rows are aligned.
-        clips: whose rows can be asked for.
-        identities: content digests of their sources.
+        table: the clips whose rows can be asked for.
         readers: the opened generations of the stages it reads, by name.
     """
 
     def __init__(
         self,
         stage: AlignedStage,
-        clips: Iterable[Clip],
-        identities: Identities,
+        table: ClipTable,
         readers: Mapping[str, FeatureReader],
     ) -> None:
         upstream = {name: reader.specs for name, reader in readers.items()}
@@ -57,10 +57,9 @@ class MapsReader(FeatureReader):
             output: replace(upstream[name]["map"], description=f"{name} map")
             for output, name in MAP_OUTPUTS.items()
         }
-        self._stage, self._identities, self._readers = stage, identities, readers
-        self._clips = {
-            stage.row_key(clip, identities): clip for clip in clips if stage.has(clip, identities)
-        }
+        self._stage, self._readers = stage, readers
+        self._rows = stage.rows(table)
+        self._places = {key: place for place, key in enumerate(hex_keys(self._rows.keys))}
         self._found: set[str] = set()
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="align")
 
@@ -71,13 +70,13 @@ class MapsReader(FeatureReader):
     def missing(self, keys: Iterable[str]) -> list[str]:
         """See `FeatureReader.missing`: unknown clips, and those with an upstream row missing."""
         asked = list(dict.fromkeys(keys))
-        self._find([key for key in asked if key in self._clips])
+        self._find([key for key in asked if key in self._places])
         return [key for key in asked if key not in self._found]
 
     def keys(self) -> list[str]:
         """See `FeatureReader.keys`; the order is that of the clips."""
-        self._find(list(self._clips))
-        return [key for key in self._clips if key in self._found]
+        self._find(list(self._places))
+        return [key for key in self._places if key in self._found]
 
     def __len__(self) -> int:
         return len(self.keys())
@@ -94,7 +93,7 @@ class MapsReader(FeatureReader):
             MissingRowsError: unknown clips, or upstream rows that are not stored.
             OverflowError: a value that ``stages.aligned.dtype`` cannot hold; names the clip.
         """
-        unknown = [key for key in dict.fromkeys(keys) if key not in self._clips]
+        unknown = [key for key in dict.fromkeys(keys) if key not in self._places]
         if unknown:
             raise MissingRowsError(self._stage.name, unknown)
         names = wanted_outputs(self.specs, outputs, out)
@@ -114,17 +113,18 @@ class MapsReader(FeatureReader):
         """Look for the upstream rows of keys whose rows were not found before."""
         new = [key for key in keys if key not in self._found]
         for start in range(0, len(new), ROWS_PER_LOOK):
-            rows = self._rows(new[start : start + ROWS_PER_LOOK])
-            self._found.update(row.key for row in readable_rows(rows, self._readers))
+            rows = self._some(new[start : start + ROWS_PER_LOOK])
+            self._found.update(hex_keys(rows.take(readable(rows, self._readers)).keys))
 
-    def _rows(self, keys: Iterable[str]) -> list[DerivedRow]:
-        return self._stage.rows([self._clips[key] for key in keys], self._identities)
+    def _some(self, keys: Sequence[str]) -> StageRows[DerivedRow]:
+        places = [self._places[key] for key in keys]
+        return self._rows.take(np.array(places, dtype=np.int64))
 
     def _make(self, keys: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Fill (len(keys), ...) arrays. While some rows are aligned, the next ones are read."""
         aligning: Iterator[None] = iter(())
         for start in range(0, len(keys), ROWS_AT_ONCE):
-            rows = self._rows(keys[start : start + ROWS_AT_ONCE])
+            rows = list(self._some(keys[start : start + ROWS_AT_ONCE]))
             some = {name: values[start : start + len(rows)] for name, values in arrays.items()}
             stored = self._read(rows, some)
             deque(aligning, maxlen=0)  # wait

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import create_network, open_generation, row_specs
+from pipeline.keys import hex_keys, pack_keys
 from pipeline.rows import DerivedRow, VideoRow
+from pipeline.stage_rows import StageRows, stored
 from pipeline.stages import STAGE_NAMES, Stage
 from pipeline.videos import Video
 from pipeline.work import VideoWork
@@ -43,7 +47,7 @@ class StagePlan(Generic[AnyRow]):
 
     stage: Stage
     wanted: int
-    todo: Sequence[AnyRow]
+    todo: StageRows[AnyRow]
     failures: Sequence[Failure]
     generation: FeatureStore | None
     specs: Mapping[str, ArraySpec]
@@ -66,7 +70,7 @@ class StagePlan(Generic[AnyRow]):
             return "nothing to do"
         if self.generation is None:
             return "first run with these settings"
-        videos = len({_video_of(row) for row in self.todo})
+        videos = len(np.unique(self.todo.sources))
         return f"{len(self.todo):,} rows of {videos:,} video{'s' * (videos > 1)} missing"
 
     @property
@@ -89,7 +93,7 @@ def plan_videos(
     plans = {}
     for name, stage in experiment.video_stages.items():
         if name in stages:
-            rows = stage.rows(experiment.clips, experiment.identities)
+            rows = stage.rows(experiment.table)
             generation = open_generation(store, stage)
             if generation is not None:
                 specs = generation.specs
@@ -104,7 +108,7 @@ def plan_aligned(
 ) -> StagePlan[DerivedRow]:
     """Plan the derived stage; ``upstream``: specs of the stages it reads, by name."""
     stage = experiment.aligned
-    rows = stage.rows(experiment.clips, experiment.identities)
+    rows = stage.rows(experiment.table)
     return _plan(stage, rows, open_generation(store, stage), stage.output_specs(upstream), True)
 
 
@@ -117,18 +121,20 @@ def plan_all(experiment: Experiment, store: Store | None) -> list[StagePlan[Any]
 
 def _plan(
     stage: Stage,
-    rows: Sequence[AnyRow],
+    rows: StageRows[AnyRow],
     generation: FeatureStore | None,
     specs: Mapping[str, ArraySpec],
     retry_failed: bool,
 ) -> StagePlan[AnyRow]:
     if generation is None:
         return StagePlan(stage, len(rows), rows, (), None, specs)
-    missing = set(generation.missing([row.key for row in rows]))
-    failures = [f for f in generation.failures() if f.row_key in missing and not retry_failed]
-    failed = {failure.row_key for failure in failures}
-    todo = [row for row in rows if row.key in missing and row.key not in failed]
-    return StagePlan(stage, len(rows), todo, failures, generation, specs)
+    missing = rows.take(~stored(generation, rows.keys))
+    if retry_failed or not missing:
+        return StagePlan(stage, len(rows), missing, (), generation, specs)
+    names = set(hex_keys(missing.keys))
+    failures = [failure for failure in generation.failures() if failure.row_key in names]
+    failed = np.isin(missing.keys, pack_keys(failure.row_key for failure in failures))
+    return StagePlan(stage, len(rows), missing.take(~failed), failures, generation, specs)
 
 
 def without_absent(
@@ -138,11 +144,14 @@ def without_absent(
 
     A disk that is not mounted is no reason to call rows failed.
     """
-    wanted = Counter(row.source_id for plan in plans.values() for row in plan.todo)
+    wanted = Counter[str]()
+    for plan in plans.values():
+        wanted.update(plan.todo.count_by_source())
     gone = {source for source in wanted if not experiment.videos[source].path.exists()}
     kept = {}
     for name, plan in plans.items():
-        todo = [row for row in plan.todo if row.source_id not in gone]
+        there = [source not in gone for source in plan.todo.source_ids]
+        todo = plan.todo.take(np.array(there, dtype=bool)[plan.todo.sources])
         kept[name] = replace(plan, todo=todo, absent=len(plan.todo) - len(todo))
     missing = [
         MissingVideo(video, f"{video.path}: not there any more", wanted[source_id], "rows")
@@ -163,7 +172,7 @@ class PlannedVideo:
 
     video: Video
     counts: Mapping[str, int]
-    todo: Mapping[str, Sequence[VideoRow]]
+    todo: Mapping[str, StageRows[VideoRow]]
 
     def work(self) -> VideoWork:
         """The video with its rows, which are made now."""
@@ -174,16 +183,12 @@ def planned_videos(
     experiment: Experiment, plans: Mapping[str, StagePlan[VideoRow]]
 ) -> list[PlannedVideo]:
     """The videos with rows to make, in the order the labels first name them."""
-    rows: dict[str, dict[str, list[VideoRow]]] = {}
+    rows: dict[str, dict[str, StageRows[VideoRow]]] = {}
     for name, plan in plans.items():
-        for row in plan.todo:
-            rows.setdefault(row.source_id, {}).setdefault(name, []).append(row)
+        for source_id, some in plan.todo.by_source().items():
+            rows.setdefault(source_id, {})[name] = some
     return [
-        PlannedVideo(video, {name: len(made) for name, made in todo.items()}, todo)
+        PlannedVideo(video, {name: len(some) for name, some in todo.items()}, todo)
         for source_id, video in experiment.videos.items()
         if (todo := rows.get(source_id))
     ]
-
-
-def _video_of(row: VideoRow | DerivedRow) -> str:
-    return row.source_id if isinstance(row, VideoRow) else row.info.video_id

@@ -16,6 +16,7 @@ from heads.training import HEAD_FILE
 from pipeline.clips import Clip
 from pipeline.experiment import Experiment
 from pipeline.head_rows import open_rows
+from pipeline.keys import hex_keys
 from pipeline.report_run import ReportedRun
 from stores.base import FeatureReader
 
@@ -81,16 +82,16 @@ def look(run: ReportedRun, experiment: Experiment, segment_ids: Sequence[str]) -
 
 def _clips(experiment: Experiment, segment_ids: Sequence[str]) -> dict[str, tuple[Clip, str]]:
     """By segment: its middle view, and the row of that; nothing for those without a video."""
-    views: dict[str, list[Clip]] = {segment_id: [] for segment_id in segment_ids}
-    for clip in experiment.clips:
-        known = clip.segment.segment_id in views
-        if known and experiment.aligned.has(clip, experiment.identities):
-            views[clip.segment.segment_id].append(clip)
-    middle = {segment_id: clips[len(clips) // 2] for segment_id, clips in views.items() if clips}
-    return {
-        segment_id: (clip, experiment.aligned.row_key(clip, experiment.identities))
-        for segment_id, clip in middle.items()
-    }
+    naming = experiment.aligned.naming(experiment.table)
+    views: dict[str, list[int]] = {segment_id: [] for segment_id in segment_ids}
+    for place in np.flatnonzero(naming.named).tolist():
+        segment_id = experiment.clips[place].segment.segment_id
+        if segment_id in views:
+            views[segment_id].append(place)
+    middle = {name: places[len(places) // 2] for name, places in views.items() if places}
+    keys = hex_keys(naming.keys[naming.numbers[list(middle.values()), 0]])
+    clips = (experiment.clips[place] for place in middle.values())
+    return dict(zip(middle, zip(clips, keys, strict=True), strict=True))
 
 
 def _weights(

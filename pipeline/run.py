@@ -17,6 +17,7 @@ from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation
 from pipeline.journal import Journal
+from pipeline.keys import hex_keys
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
@@ -85,7 +86,7 @@ def _run_videos(
         workers=executor.workers,
     )
     for name, plan in busy.items():
-        generations[name].clear_failures([row.key for row in plan.todo])
+        generations[name].clear_failures(hex_keys(plan.todo.keys))
         reporter.start(name, len(plan.todo))
         reports[name].batch_size_wanted = experiment.video_stages[name].batch_size
     started = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from pipeline.align import align_row, readable_rows
+from pipeline.align import align_row, readable
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation, open_generation
 from pipeline.plan import plan_aligned
@@ -24,11 +24,11 @@ def run_aligned(
     opened = {stage.name: open_generation(store, stage) for stage in aligned.upstream}
     readers = {name: reader for name, reader in opened.items() if reader is not None}
     if len(readers) < len(opened):
-        wanted = len(aligned.rows(experiment.clips, experiment.identities))
+        wanted = len(aligned.rows(experiment.table))
         return StageReport(aligned.name, aligned.key, wanted, present=0, skipped=wanted)
     plan = plan_aligned(experiment, store, {name: r.specs for name, r in readers.items()})
     report = stage_report(plan)
-    rows = readable_rows(plan.todo, readers)
+    rows = plan.todo.take(readable(plan.todo, readers))
     report.skipped = len(plan.todo) - len(rows)
     if not rows:
         return report

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip
 from pipeline.config_stages import AlignedConfig
-from pipeline.keys import derived_row_key
+from pipeline.keys import derived_row_keys, hex_keys
 from pipeline.rows import CLAMPED, DerivedRow
 from pipeline.stage_clip import ClipStage
 from pipeline.stage_objects import ObjectsStage
-from pipeline.stage_settings import Identities, Keyed, Settings
+from pipeline.stage_rows import Naming, StageRows, keys_once
+from pipeline.stage_settings import Keyed, Settings
 from stores.base import ArraySpec, RowInfo
 
 __all__ = ["MAP_OUTPUTS", "AlignedStage"]
@@ -63,20 +65,33 @@ class AlignedStage(Keyed):
         """M of the local window, the middle part of the global one."""
         return round(self.config.local_window_seconds * self.objects.config.rate_fps)
 
-    def has(self, clip: Clip, identities: Identities) -> bool:
-        """Whether a clip's video is there, and its official flow where a stage reads that."""
-        video_id = clip.segment.video_id
-        sources = {video_id, *(stage.source_id(video_id) for stage in (self.verb, self.noun))}
-        return sources <= identities.keys()
+    def naming(self, table: ClipTable) -> Naming:
+        """One row per clip whose video is there, and its official flow where a stage reads that.
 
-    def row_key(self, clip: Clip, identities: Identities) -> str:
-        """The row that a clip needs of this stage."""
-        return self._row(clip, identities).key
+        Clips of equal content share one. The times also decide which map step is nearest, but the
+        keys of the rows that it is made from settle them.
+        """
+        upstream = tuple(stage.naming(table) for stage in self.upstream)
+        return table.once(("aligned rows", *upstream), lambda: _name(table, upstream))
 
-    def rows(self, clips: Sequence[Clip], identities: Identities) -> list[DerivedRow]:
-        """One row per clip whose sources are there; clips of equal content share one."""
-        rows = (self._row(clip, identities) for clip in clips if self.has(clip, identities))
-        return list({row.key: row for row in rows}.values())
+    def rows(self, table: ClipTable) -> StageRows[DerivedRow]:
+        """The rows that clips need."""
+        named = self.naming(table)
+        clips = named.clips
+        upstream = {
+            stage.name: (of.keys, of.numbers[clips])
+            for stage in self.upstream
+            for of in (stage.naming(table),)
+        }
+
+        def make(number: int, key: str) -> DerivedRow:
+            names = {
+                name: tuple(hex_keys(keys[numbers[number]]))
+                for name, (keys, numbers) in upstream.items()
+            }
+            return self._row(table.clips[clips[number]], key, names)
+
+        return StageRows(named.keys, table.videos[clips], table.video_ids, make, upstream)
 
     def output_specs(self, upstream: Mapping[str, Mapping[str, ArraySpec]]) -> dict[str, ArraySpec]:
         """Specs of the stored outputs, from those of the stages it reads."""
@@ -131,12 +146,7 @@ class AlignedStage(Keyed):
             ),
         }
 
-    def _row(self, clip: Clip, identities: Identities) -> DerivedRow:
-        upstream = {
-            "verb": (self.verb.row_key(clip, identities),),
-            "noun": (self.noun.row_key(clip, identities),),
-            "objects": self.objects.row_keys(clip, identities),
-        }
+    def _row(self, clip: Clip, key: str, upstream: dict[str, tuple[str, ...]]) -> DerivedRow:
         times = {stage.name: stage.times_us(clip) for stage in self.upstream}
         all_times = np.concatenate(list(times.values()))
         info = RowInfo(
@@ -148,6 +158,11 @@ class AlignedStage(Keyed):
             last_seconds=int(all_times.max()) / 1e6,
             flags=CLAMPED if all_times.min() < 0 else "",
         )
-        # The times also decide which map step is nearest, but the keys of the rows settle them.
-        key = derived_row_key(tuple(k for keys in upstream.values() for k in keys))
         return DerivedRow(key, info, upstream, times)
+
+
+def _name(table: ClipTable, upstream: tuple[Naming, ...]) -> Naming:
+    there = np.flatnonzero(np.all([of.named for of in upstream], axis=0))
+    keys = derived_row_keys([(of.keys, of.numbers[there]) for of in upstream])
+    firsts, numbers = keys_once(keys)
+    return Naming.of_those(there, len(table), keys[firsts], numbers[:, None], firsts)

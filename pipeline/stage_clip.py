@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,9 @@ import numpy.typing as npt
 from extractors.base import ClipExtractor
 from extractors.geometry import Geometry, square
 from extractors.registry import CLIP_EXTRACTORS, create_clip_extractor
+from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip, clip_times_us
 from pipeline.config_stages import ClipStageConfig
-from pipeline.keys import row_key
 from pipeline.rows import VideoRow
 from pipeline.stage_flow import (
     check_flow,
@@ -23,8 +22,8 @@ from pipeline.stage_flow import (
     flow_source,
     with_computed_flow,
 )
+from pipeline.stage_rows import Naming, StageRows, name_moments
 from pipeline.stage_settings import (
-    Identities,
     Keyed,
     Settings,
     network_settings,
@@ -128,13 +127,13 @@ class ClipStage(Keyed):
         """(frames,) times a clip looks at."""
         return clip_times_us(clip.centre_us, **self.config.clip.model_dump())
 
-    def _decoded_times_us(self, clip: Clip) -> npt.NDArray[np.int64]:
-        """Times of the frames that are decoded: computed flow needs ``span`` more."""
-        flow = self.config.flow
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        """What makes the times of the frames that are decoded: computed flow needs more."""
+        flow, sampling = self.config.flow, self.config.clip.model_dump()
         if flow is None or not flow.computed:
-            return self.times_us(clip)
-        sampling = self.config.clip.model_dump()
-        return clip_times_us(clip.centre_us, **sampling, before=flow.span - 1, after=1)
+            return sampling
+        return {**sampling, "before": flow.span - 1, "after": 1}
 
     @property
     def reads_flow(self) -> bool:
@@ -146,35 +145,43 @@ class ClipStage(Keyed):
         """What the stage decodes of a video: the video itself, or its official flow."""
         return flow_source(video_id) if self.reads_flow else video_id
 
-    def row_key(self, clip: Clip, identities: Identities) -> str:
-        """The row that a clip needs of this stage."""
-        source_id = self.source_id(clip.segment.video_id)
-        return row_key(identities[source_id], self._decoded_times_us(clip))
-
-    def rows(self, clips: Sequence[Clip], identities: Identities) -> list[VideoRow]:
+    def naming(self, table: ClipTable) -> Naming:
         """One row per clip whose source is there; clips of equal content share one."""
-        rows: dict[str, VideoRow] = {}
-        for clip in clips:
-            segment, times = clip.segment, self._decoded_times_us(clip)
-            source_id = self.source_id(segment.video_id)
-            if source_id not in identities:
-                continue
-            key = row_key(identities[source_id], times)
-            rows.setdefault(
-                key,
-                VideoRow(
-                    key=key,
-                    video_id=segment.video_id,
-                    segment_id=segment.segment_id,
-                    view=clip.view,
-                    clip_id=clip.clip_id,
-                    times_us=times,
-                    needed_from_seconds=segment.start_seconds,
-                    needed_to_seconds=segment.stop_seconds,
-                    source="" if source_id == segment.video_id else source_id,
-                ),
-            )
-        return list(rows.values())
+        sampling = self._sampling
+        return table.once(
+            ("clip rows", self.reads_flow, *sorted(sampling.items())),
+            lambda: name_moments(
+                table,
+                [self.source_id(video_id) for video_id in table.video_ids],
+                table.centres_us[:, None],
+                partial(clip_times_us, **sampling),
+            ),
+        )
+
+    def rows(self, table: ClipTable) -> StageRows[VideoRow]:
+        """The rows that clips need."""
+        naming = self.naming(table)
+        sources = [self.source_id(video_id) for video_id in table.video_ids]
+
+        def make(number: int, key: str) -> VideoRow:
+            return self._row(table.clips[naming.clips[number]], key)
+
+        return StageRows(naming.keys, table.videos[naming.clips], sources, make)
+
+    def _row(self, clip: Clip, key: str) -> VideoRow:
+        segment = clip.segment
+        source_id = self.source_id(segment.video_id)
+        return VideoRow(
+            key=key,
+            video_id=segment.video_id,
+            segment_id=segment.segment_id,
+            view=clip.view,
+            clip_id=clip.clip_id,
+            times_us=clip_times_us(clip.centre_us, **self._sampling),
+            needed_from_seconds=segment.start_seconds,
+            needed_to_seconds=segment.stop_seconds,
+            source="" if source_id == segment.video_id else source_id,
+        )
 
     def create(self, device: str) -> ClipExtractor:
         """Build the network, and what computes its flow.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from extractors.base import FrameExtractor
+from extractors.base import FrameExtractor, GivenBoxes
 from extractors.registry import FRAME_EXTRACTORS, create_frame_extractor
 from pipeline.boxes import BoxTable
+from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip, grid_times_us, window_times_us
 from pipeline.config_stages import ObjectsConfig
-from pipeline.keys import row_key
+from pipeline.keys import Ints, pack_keys, row_key
 from pipeline.rows import VideoRow
-from pipeline.stage_settings import Identities, Keyed, Settings, network_settings
+from pipeline.stage_rows import Naming, StageRows, each_once, keys_once, name_moments
+from pipeline.stage_settings import Keyed, Settings, network_settings
 
 __all__ = ["ObjectsStage"]
 
@@ -67,50 +68,76 @@ class ObjectsStage(Keyed):
 
     def times_us(self, clip: Clip) -> npt.NDArray[np.int64]:
         """(M,) times of the object frames in the widest window of a clip."""
+        return self._window_us(clip.centre_us)
+
+    def _window_us(self, centre_us: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         place = grid_times_us if self.config.times == "grid" else window_times_us
-        return place(
-            clip.centre_us, window_seconds=self.window_seconds, rate_fps=self.config.rate_fps
-        )
+        return place(centre_us, window_seconds=self.window_seconds, rate_fps=self.config.rate_fps)
 
-    def frame_key(self, video_id: str, time_us: int, identities: Identities) -> str:
-        """The row of one frame. Given boxes are part of the content, so they are in the key."""
-        extra = b""
+    def naming(self, table: ClipTable) -> Naming:
+        """One row per frame that some clip looks at; frames of equal content share one.
+
+        Times before the video's first frame become that frame's; the end only a reader knows.
+        """
+        config = self.config
+        what = ("object rows", config.times, self.window_seconds, config.rate_fps, self.boxes)
+        return table.once(what, lambda: self._naming(table))
+
+    def _naming(self, table: ClipTable) -> Naming:
+        times_us = np.maximum(self._window_us(table.centres_us), 0)
         if self.boxes is not None:
-            boxes = self.boxes.at(video_id, time_us)
-            arrays = (boxes.boxes_xyxy_px, boxes.scores, boxes.classes)
-            extra = b"".join(values.tobytes() for values in arrays)
-        return row_key(identities[video_id], np.array([time_us], dtype=np.int64), extra)
+            return self._naming_of_boxed(table, times_us)
+        return name_moments(table, table.video_ids, times_us, lambda moments: moments[:, None])
 
-    def row_keys(self, clip: Clip, identities: Identities) -> tuple[str, ...]:
-        """The rows that a clip needs, one per frame of the window."""
-        video_id = clip.segment.video_id
-        return tuple(
-            self.frame_key(video_id, time, identities) for time in _inside(self.times_us(clip))
+    def _naming_of_boxed(self, table: ClipTable, times_us: Ints) -> Naming:
+        """Given boxes are part of the content, so they are in the key."""
+        identities, contents = table.identities_of(table.video_ids)
+        there = np.flatnonzero(contents[table.videos] >= 0)
+        m = times_us.shape[1]
+        videos, times = np.repeat(table.videos[there], m), times_us[there].ravel()
+        frames, numbers = each_once(videos, times)
+        keys = pack_keys(
+            row_key(identities[contents[video]], np.array([time]), self._extra(video_id, time))
+            for video, time in zip(videos[frames].tolist(), times[frames].tolist(), strict=True)
+            for video_id in (table.video_ids[video],)
         )
+        firsts, keys_of_frames = keys_once(keys)
+        numbers = keys_of_frames[numbers].reshape(-1, m)
+        return Naming.of_those(there, len(table), keys[firsts], numbers, frames[firsts])
 
-    def rows(self, clips: Sequence[Clip], identities: Identities) -> list[VideoRow]:
-        """One row per frame that some clip looks at; frames of equal content share one."""
-        frames: dict[tuple[str, int], Clip] = {}
-        for clip in clips:
-            for time in _inside(self.times_us(clip)):
-                known = frames.setdefault((clip.segment.video_id, time), clip)
-                if clip.segment.stop_seconds < known.segment.stop_seconds:
-                    frames[clip.segment.video_id, time] = clip
-        rows = (self._row(*frame, clip, identities) for frame, clip in frames.items())
-        return list({row.key: row for row in rows}.values())
+    def _extra(self, video_id: str, time_us: int) -> bytes:
+        boxes = self._boxes_at(video_id, time_us)
+        if boxes is None:
+            return b""
+        arrays = (boxes.boxes_xyxy_px, boxes.scores, boxes.classes)
+        return b"".join(values.tobytes() for values in arrays)
 
-    def _row(self, video_id: str, time_us: int, clip: Clip, identities: Identities) -> VideoRow:
-        return VideoRow(
-            key=self.frame_key(video_id, time_us, identities),
-            video_id=video_id,
-            segment_id="",
-            view=0,
-            clip_id=f"{video_id}@{time_us / 1e6:.12g}s",
-            times_us=np.array([time_us], dtype=np.int64),
-            needed_from_seconds=clip.segment.start_seconds,
-            needed_to_seconds=clip.segment.stop_seconds,
-            boxes=None if self.boxes is None else self.boxes.at(video_id, time_us),
-        )
+    def _boxes_at(self, video_id: str, time_us: int) -> GivenBoxes | None:
+        return None if self.boxes is None else self.boxes.at(video_id, time_us)
+
+    def rows(self, table: ClipTable) -> StageRows[VideoRow]:
+        """The rows that clips need."""
+        naming = self.naming(table)
+        needed_by = _ends_first(table, naming)
+
+        def make(number: int, key: str) -> VideoRow:
+            clip, frame = divmod(int(naming.firsts[number]), naming.numbers.shape[1])
+            video_id = table.clips[clip].segment.video_id
+            time_us = max(0, int(self._window_us(table.clips[clip].centre_us)[frame]))
+            segment = table.clips[needed_by[number]].segment
+            return VideoRow(
+                key=key,
+                video_id=video_id,
+                segment_id="",
+                view=0,
+                clip_id=f"{video_id}@{time_us / 1e6:.12g}s",
+                times_us=np.array([time_us], dtype=np.int64),
+                needed_from_seconds=segment.start_seconds,
+                needed_to_seconds=segment.stop_seconds,
+                boxes=self._boxes_at(video_id, time_us),
+            )
+
+        return StageRows(naming.keys, table.videos[naming.clips], table.video_ids, make)
 
     def create(self, device: str) -> FrameExtractor:
         """Build the detector.
@@ -132,6 +159,15 @@ class ObjectsStage(Keyed):
         )
 
 
-def _inside(times_us: npt.NDArray[np.int64]) -> list[int]:
-    """Times before the video's first frame become that frame's; the end only a reader knows."""
-    return [int(time) for time in np.maximum(times_us, 0)]
+def _ends_first(table: ClipTable, naming: Naming) -> Ints:
+    """(r,) of the clips that need a frame, the one whose segment ends first."""
+    stops = np.array([clip.segment.stop_seconds for clip in table.clips])
+    by_stop = np.argsort(stops, kind="stable")
+    rank = np.empty_like(by_stop)
+    rank[by_stop] = np.arange(len(by_stop))
+    first = np.full(len(naming.keys), len(rank))
+    there = naming.named
+    ranks = np.repeat(rank[there], naming.numbers.shape[1])
+    np.minimum.at(first, naming.numbers[there].ravel(), ranks)
+    found: Ints = by_stop[first]
+    return found

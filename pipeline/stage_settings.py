@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,10 +12,8 @@ from pipeline.config_base import NetworkConfig
 from pipeline.errors import ConfigError
 from pipeline.keys import stage_key
 
-__all__ = ["Identities", "Keyed", "Settings", "network_settings", "published_geometry"]
+__all__ = ["Keyed", "Settings", "network_settings", "published_geometry"]
 
-# Content digests by video id.
-Identities = Mapping[str, str]
 Settings = dict[str, Any]
 
 

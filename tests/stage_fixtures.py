@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.boxes import BoxFile
+from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip
 from pipeline.config_stages import AlignedConfig, ClipStageConfig, ObjectsConfig
+from pipeline.keys import hex_keys
 from pipeline.segments import Segment
-from pipeline.stages import AlignedStage, ClipStage, ObjectsStage
+from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage
 
 WEIGHTS = {"sha256": "ab" * 32}
 READING = {"reader": "pyav", "policy": "1", "av": "14.0"}
@@ -25,6 +28,25 @@ def make_clip(
 ) -> Clip:
     segment = Segment(segment_id, video_id, "P01", 9.0, stop_seconds, 0, 0, "train")
     return Clip(segment, view, centre_us)
+
+
+def clip_table(*clips: Clip) -> ClipTable:
+    """Clips of the videos of `IDENTITIES`."""
+    return ClipTable(clips, IDENTITIES)
+
+
+def keys_of(
+    stage: Stage, clip: Clip, identities: Mapping[str, str] = IDENTITIES
+) -> tuple[str, ...]:
+    """The rows that one clip needs."""
+    naming = stage.naming(ClipTable([clip], identities))
+    return tuple(hex_keys(naming.keys[naming.numbers[0]]))
+
+
+def key_of(stage: Stage, clip: Clip, identities: Mapping[str, str] = IDENTITIES) -> str:
+    """The one row that a clip needs."""
+    (key,) = keys_of(stage, clip, identities)
+    return key
 
 
 def make_clip_stage(

@@ -134,9 +134,8 @@ def wanted(folder: Path, case: Case, change: dict[str, Any]) -> Wanted:
         part["weights"] = str(folder / "weights.pth")
     experiment = resolve(parse_config(yaml.safe_dump(document), source="small.yaml"))
     assert not experiment.missing_videos
-    clips, identities = experiment.clips, experiment.identities
     return {
-        name: (stage.key, {row.key for row in stage.rows(clips, identities)})
+        name: (stage.key, {row.key for row in stage.rows(experiment.table)})
         for name, stage in experiment.stages.items()
     }
 

@@ -15,6 +15,7 @@ from experiment_fixtures import Silent
 from flow_fixtures import FAST, TVL1, configure
 from numpy.typing import NDArray
 from PIL import Image
+from stage_fixtures import key_of
 from video_files import plain_decode
 
 from extractors.flow import encode_flow
@@ -59,7 +60,7 @@ def stored_maps(config: ExperimentConfig) -> dict[str, NDArray[np.float32]]:
     with open_store(config.store.path, mode="r") as store:
         generation = store.generation(stage.name, stage.key)
         return {
-            clip.clip_id: generation.read([stage.row_key(clip, experiment.identities)])["map"][0]
+            clip.clip_id: generation.read([key_of(stage, clip, experiment.identities)])["map"][0]
             for clip in experiment.clips
         }
 

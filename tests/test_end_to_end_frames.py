@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from experiment_fixtures import Silent, make_experiment
 from PIL import Image
+from stage_fixtures import key_of
 from video_files import picture
 
 from pipeline.experiment import Experiment, resolve
@@ -57,7 +58,7 @@ def test_a_tar_gives_the_rows_of_its_folder(tmp_path: Path, frames: Path) -> Non
         with open_store(experiment.config.store.path, mode="r") as store:
             verb = experiment.aligned.verb
             generation = store.generation("verb", verb.key)
-            keys = [verb.row_key(clip, experiment.identities) for clip in experiment.clips]
+            keys = [key_of(verb, clip, experiment.identities) for clip in experiment.clips]
             maps[kind] = generation.read(keys)["map"]
     assert np.array_equal(maps["tar"], maps["frames"])
     assert len({clip.tobytes() for clip in maps["tar"]}) == len(maps["tar"])

@@ -16,7 +16,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from stage_fixtures import (
-    IDENTITIES,
+    clip_table,
+    key_of,
+    keys_of,
     make_aligned_stage,
     make_clip,
     make_clip_stage,
@@ -25,7 +27,7 @@ from stage_fixtures import (
 
 from extractors.base import object_outputs
 from extractors.roi import align_objects
-from pipeline.align import align_row, readable_rows
+from pipeline.align import align_row, readable
 from pipeline.clips import Clip
 from pipeline.rows import DerivedRow
 from pipeline.stages import AlignedStage
@@ -123,10 +125,10 @@ def fill(
     frames = [objects_of(b, m) for m, b in enumerate(BOXES)] if frames is None else frames
     generations = store_of(stage, {"verb": verb, "noun": noun}, dtype)
     for upstream, values in ((stage.verb, verb), (stage.noun, noun)):
-        key = upstream.row_key(clip, IDENTITIES)
+        key = key_of(upstream, clip)
         row = Row(key, {"map": values.astype(dtype)}, RowInfo(clip.clip_id))
         generations[upstream.name].append([row])
-    keys = dict(zip(stage.objects.row_keys(clip, IDENTITIES), frames, strict=False))
+    keys = dict(zip(keys_of(stage.objects, clip), frames, strict=False))
     generations["objects"].append(
         [
             Row(key, {**frame, "features": frame["features"].astype(dtype)}, RowInfo("frame"))
@@ -140,8 +142,8 @@ def align(
     stage: AlignedStage, clip: Clip, generations: Generations
 ) -> tuple[dict[str, NDArray[Any]], dict[str, ArraySpec]]:
     specs = stage.output_specs({name: dict(g.specs) for name, g in generations.items()})
-    row = align_row(stage, stage.rows([clip], IDENTITIES)[0], generations, specs)
-    assert row.key == stage.row_key(clip, IDENTITIES)
+    row = align_row(stage, stage.rows(clip_table(clip))[0], generations, specs)
+    assert row.key == key_of(stage, clip)
     assert row.info.clip_id == clip.clip_id
     # Whatever comes out can be stored as the specs say, and comes back as it was.
     kept = MemoryStore().generation("aligned", stage.key, specs)
@@ -309,7 +311,7 @@ def test_late_times_are_told_apart() -> None:
     hours_us = 36_000_000_000
     stage = make_stage(map_time="nearest", local_window_seconds=2)
     clip = make_clip(centre_us=hours_us)
-    (row,) = stage.rows([clip], IDENTITIES)
+    (row,) = stage.rows(clip_table(clip))
     shifted = DerivedRow(
         row.key,
         row.info,
@@ -326,7 +328,7 @@ def test_late_times_are_told_apart() -> None:
 def test_frames_before_the_video_are_its_first_frame() -> None:
     stage = make_stage()
     clip = make_clip(centre_us=500_000)  # object frames at -0.5, 0, 0.5, 1 s
-    keys = stage.objects.row_keys(clip, IDENTITIES)
+    keys = keys_of(stage.objects, clip)
     assert keys[0] == keys[1]
     frames = [
         objects_of(BOXES[0], 7),
@@ -361,19 +363,19 @@ def test_what_float16_cannot_hold_is_refused(output: str, change: dict[str, Any]
 def test_rows_whose_upstream_is_not_stored_are_left_out() -> None:
     stage = make_stage()
     clips = [CLIP, make_clip("P01_02", centre_us=10_000_000)]
-    rows = stage.rows(clips, IDENTITIES)
-    assert readable_rows(rows, fill(stage, CLIP)) == rows[:1]
+    rows = stage.rows(clip_table(*clips))
+    assert readable(rows, fill(stage, CLIP)).tolist() == [True, False]
     for name in ("verb", "noun", "objects"):
         generations = fill(stage, CLIP)
         generations[name].forget(rows[0].upstream[name][-1:])
-        assert readable_rows(rows, generations) == []
+        assert not readable(rows, generations).any()
 
 
 @pytest.mark.parametrize("stage_name", ["verb", "noun", "objects"])
 def test_a_row_made_from_clamped_rows_is_clamped(stage_name: str) -> None:
     stage = make_stage()
     generations = fill(stage, CLIP)
-    (row,) = stage.rows([CLIP], IDENTITIES)
+    (row,) = stage.rows(clip_table(CLIP))
     specs = stage.output_specs({name: dict(g.specs) for name, g in generations.items()})
     assert align_row(stage, row, generations, specs).info.flags == ""
     upstream = generations[stage_name]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.keys import canonical_json, derived_row_key, row_key, stage_key
+from pipeline.keys import canonical_json, derived_row_keys, hex_keys, pack_keys, row_key, stage_key
 
 SETTINGS = {"stage": "verb", "version": 1, "size_px": 256, "rate": 60.0, "names": ["é", None, True]}
 TIMES = np.array([-500_000, 0, 1_000_000], dtype=np.int64)
@@ -24,6 +24,12 @@ def test_a_stage_key_written_down_by_hand() -> None:
     assert stage_key(SETTINGS) == expected
 
 
+def derived_row_key(*upstream: str) -> str:
+    """The key of one row made from others."""
+    (key,) = hex_keys(derived_row_keys([(pack_keys(upstream), np.arange(len(upstream))[None])]))
+    return key
+
+
 def test_a_row_key_written_down_by_hand() -> None:
     # Two's complement, least significant byte first: -500,000 = ffffffff fff85ee0.
     times = bytes.fromhex("e05ef8ffffffffff" + "0000000000000000" + "40420f0000000000")
@@ -34,9 +40,10 @@ def test_a_row_key_written_down_by_hand() -> None:
 
 
 def test_a_derived_row_key_written_down_by_hand() -> None:
-    expected = "0971195d69519e980696f8f15d79b98666bff109497a244e05b1ca35b2f09ba1"
-    assert hashlib.sha256(b"symbio derived row\0aa\0bb").hexdigest() == expected
-    assert derived_row_key(("aa", "bb")) == expected
+    expected = "1838434d64ee4ef67970789d6fd2b211f5384f1f6b768acd8736c248b97e4214"
+    content = b"symbio derived row\0" + b"aa" * 32 + b"\0" + b"bb" * 32
+    assert hashlib.sha256(content).hexdigest() == expected
+    assert derived_row_key("aa" * 32, "bb" * 32) == expected
 
 
 def test_the_order_of_settings_does_not_matter() -> None:
@@ -81,9 +88,10 @@ def test_a_row_key_does_not_depend_on_how_the_times_lie_in_memory() -> None:
 
 
 def test_derived_rows_depend_on_order_and_are_no_video_rows() -> None:
-    assert derived_row_key(("aa", "bb")) != derived_row_key(("bb", "aa"))
-    assert derived_row_key(("aa", "bb")) != derived_row_key(("aabb",))
-    assert derived_row_key(("ab",)) != row_key("ab", TIMES[:0])
+    first, second = "aa" * 32, "bb" * 32
+    assert derived_row_key(first, second) != derived_row_key(second, first)
+    assert derived_row_key(first, first) != derived_row_key(first)
+    assert derived_row_key(first) != row_key(first, TIMES[:0])
 
 
 VALUES = st.recursive(

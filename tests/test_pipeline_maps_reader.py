@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from stage_fixtures import IDENTITIES, make_clip
+from stage_fixtures import clip_table, key_of, make_clip
+from stage_fixtures import keys_of as clip_keys_of
 from test_pipeline_align import C1, FRAME_PX, Generations, K, make_stage, store_of
 
 from heads.table import FeatureTable, Sample
@@ -62,9 +63,9 @@ def stored_rows(
     for upstream in (stage.verb, stage.noun):
         for clip in clips:
             values = rng.random(shapes[upstream.name].shape).astype(dtype)
-            key = upstream.row_key(clip, IDENTITIES)
+            key = key_of(upstream, clip)
             generations[upstream.name].append([Row(key, {"map": values}, RowInfo(clip.clip_id))])
-    keys = dict.fromkeys(key for clip in clips for key in stage.objects.row_keys(clip, IDENTITIES))
+    keys = dict.fromkeys(key for clip in clips for key in clip_keys_of(stage.objects, clip))
     for key in keys:
         generations["objects"].append([Row(key, random_frame(rng, dtype), RowInfo("frame"))])
     return generations
@@ -77,7 +78,7 @@ def stored_aligned(
     specs = stage.output_specs({name: reader.specs for name, reader in generations.items()})
     aligned = MemoryStore().generation("aligned", stage.key, specs)
     aligned.append(
-        [align_row(stage, row, generations, specs) for row in stage.rows(clips, IDENTITIES)]
+        [align_row(stage, row, generations, specs) for row in stage.rows(clip_table(*clips))]
     )
     return aligned
 
@@ -85,11 +86,11 @@ def stored_aligned(
 def open_maps(
     stage: AlignedStage, readers: Mapping[str, FeatureReader], clips: Sequence[Clip] = CLIPS
 ) -> MapsReader:
-    return MapsReader(stage, clips, IDENTITIES, readers)
+    return MapsReader(stage, clip_table(*clips), readers)
 
 
 def keys_of(stage: AlignedStage, clips: Sequence[Clip] = CLIPS) -> list[str]:
-    return [stage.row_key(clip, IDENTITIES) for clip in clips]
+    return [key_of(stage, clip) for clip in clips]
 
 
 def assert_equal(got: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> None:
@@ -169,7 +170,7 @@ def test_whole_maps_come_as_they_are_stored(dtype: str) -> None:
         for output in set(outputs) & {"verb_map", "noun_map"}:
             name = output.removesuffix("_map")
             of_stage = {"verb": stage.verb, "noun": stage.noun}[name]
-            map_keys = [of_stage.row_key(clip, IDENTITIES) for clip in [*CLIPS[::-1], CLIPS[-1]]]
+            map_keys = [key_of(of_stage, clip) for clip in [*CLIPS[::-1], CLIPS[-1]]]
             expected = generations[name].read(map_keys)["map"]
             assert_equal({"map": got[output]}, {"map": expected})
     assert maps.specs["verb_map"].shape == VERB_SHAPE
@@ -223,7 +224,7 @@ def test_nothing_else_is_read(outputs: list[str], read: dict[str, set[str]]) -> 
 def test_clips_without_upstream_rows_are_missing(name: str) -> None:
     stage = make_stage()
     generations = stored_rows(stage)
-    row = stage.rows(CLIPS[-1:], IDENTITIES)[0]
+    row = stage.rows(clip_table(*CLIPS[-1:]))[0]
     generations[name].forget(row.upstream[name][-1:])
     maps = open_maps(stage, generations)
     keys = keys_of(stage)
@@ -253,7 +254,7 @@ def test_what_the_dtype_cannot_hold_names_the_clip(
     monkeypatch.setattr(maps_reader, "ROWS_AT_ONCE", rows_at_once)
     stage = make_stage(dtype="float16")
     generations = stored_rows(stage, dtype="float32")
-    key = stage.verb.row_key(CLIPS[2], IDENTITIES)
+    key = key_of(stage.verb, CLIPS[2])
     generations["verb"].forget([key])
     large = np.full(VERB_SHAPE, 1e6, np.float32)
     generations["verb"].append([Row(key, {"map": large}, RowInfo("large"))])

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from stage_fixtures import (
-    IDENTITIES,
+    clip_table,
+    key_of,
+    keys_of,
     make_aligned_stage,
     make_clip,
     make_clip_stage,
@@ -75,15 +77,15 @@ def test_the_key_changes_with_the_stages_it_reads_and_only_with_their_numbers() 
 def test_a_row_names_the_rows_it_is_made_from() -> None:
     stage = make_aligned_stage(verb=make_clip_stage("verb", clip={"frames": 4}))
     clip = make_clip(view=2)
-    (row,) = stage.rows([clip], IDENTITIES)
-    assert row.upstream["verb"] == (stage.verb.row_key(clip, IDENTITIES),)
-    assert row.upstream["noun"] == (stage.noun.row_key(clip, IDENTITIES),)
-    assert row.upstream["objects"] == stage.objects.row_keys(clip, IDENTITIES)
+    (row,) = stage.rows(clip_table(clip))
+    assert row.upstream["verb"] == (key_of(stage.verb, clip),)
+    assert row.upstream["noun"] == (key_of(stage.noun, clip),)
+    assert row.upstream["objects"] == keys_of(stage.objects, clip)
     assert len(row.upstream["objects"]) == 12
     names = [*row.upstream["verb"], *row.upstream["noun"], *row.upstream["objects"]]
     content = "\0".join(["symbio derived row", *names])
     assert row.key == hashlib.sha256(content.encode()).hexdigest()
-    assert row.key == stage.row_key(clip, IDENTITIES)
+    assert row.key == key_of(stage, clip)
     assert row.times_us["verb"].tolist() == [10_033_333, 10_066_667, 10_100_000, 10_133_333]
     assert row.times_us["objects"].tolist() == [7_500_000 + 500_000 * i for i in range(12)]
     assert (row.info.clip_id, row.info.view) == ("P01_01/7/2", 2)
@@ -93,7 +95,7 @@ def test_a_row_names_the_rows_it_is_made_from() -> None:
 def test_clips_of_equal_content_share_a_row() -> None:
     stage = make_aligned_stage()
     clips = [make_clip("P01_01"), make_clip("copy", view=1), make_clip("P01_02")]
-    assert len(stage.rows(clips, IDENTITIES)) == 2
+    assert len(stage.rows(clip_table(*clips))) == 2
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_what_people_are_told_of_a_row(
         verb=make_clip_stage("verb", clip={"frames": verb_frames}),
         noun=make_clip_stage("noun", clip={"frames": noun_frames}),
     )
-    (row,) = stage.rows([make_clip(centre_us=centre_us)], IDENTITIES)
+    (row,) = stage.rows(clip_table(make_clip(centre_us=centre_us)))
     assert (row.info.first_seconds, row.info.last_seconds) == (first, last)
     assert row.info.flags == flags
 

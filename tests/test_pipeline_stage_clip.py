@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_fixtures import IDENTITIES, READING, WEIGHTS, make_clip, make_clip_stage
+from stage_fixtures import READING, WEIGHTS, clip_table, key_of, make_clip, make_clip_stage
 
 from extractors.geometry import Geometry, square
 from extractors.registry import CLIP_EXTRACTORS, extractor_settings
@@ -100,9 +100,9 @@ def test_networks_that_are_none(network: dict[str, Any], message: str) -> None:
 def test_one_row_per_clip() -> None:
     stage = make_clip_stage(clip={"frames": 4, "stride": 3, "rate_fps": 30})
     clip = make_clip(centre_us=10_000_000)
-    (row,) = stage.rows([clip], IDENTITIES)
+    (row,) = stage.rows(clip_table(clip))
     assert row.times_us.tolist() == [9_800_000, 9_900_000, 10_000_000, 10_100_000]
-    assert row.key == stage.row_key(clip, IDENTITIES)
+    assert row.key == key_of(stage, clip)
     times = np.array([9_800_000, 9_900_000, 10_000_000, 10_100_000], dtype="<i8").tobytes()
     content = b"symbio row\0" + b"11" * 32 + b"\0" + times + b"\0"
     assert row.key == hashlib.sha256(content).hexdigest()
@@ -119,9 +119,9 @@ def test_clips_of_equal_content_share_a_row() -> None:
         make_clip("P01_01", "7", centre_us=10_100_001),
     ]
     stage = make_clip_stage()
-    rows = stage.rows(clips, IDENTITIES)
+    rows = stage.rows(clip_table(*clips))
     assert [row.clip_id for row in rows] == ["P01_01/7/0", "P01_02/7/0", "P01_01/7/0"]
-    assert stage.row_key(clips[0], IDENTITIES) == stage.row_key(clips[1], IDENTITIES)
+    assert key_of(stage, clips[0]) == key_of(stage, clips[1])
 
 
 def test_the_published_geometry_is_the_network_s() -> None:

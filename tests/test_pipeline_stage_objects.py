@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stage_fixtures import IDENTITIES, READING, make_clip, make_objects_stage
+from stage_fixtures import READING, clip_table, keys_of, make_clip, make_objects_stage
 
 from extractors.given_boxes import GivenBoxesExtractor
 from extractors.registry import FRAME_EXTRACTORS, extractor_settings
@@ -103,10 +103,10 @@ def test_neighbouring_clips_share_frames() -> None:
     stage = make_objects_stage()
     clips = [make_clip(centre_us=c) for c in (10_100_000, 10_400_000, 10_600_000)]
     # Windows 7.5–13, 7.5–13 and 8–13.5 s: 13 frames in all.
-    rows = stage.rows(clips, IDENTITIES)
+    rows = stage.rows(clip_table(*clips))
     assert [int(row.times_us[0]) for row in rows] == [7_500_000 + 500_000 * i for i in range(13)]
     assert all(len(row.times_us) == 1 for row in rows)
-    wanted = {key for clip in clips for key in stage.row_keys(clip, IDENTITIES)}
+    wanted = {key for clip in clips for key in keys_of(stage, clip)}
     assert {row.key for row in rows} == wanted
     assert rows[0].clip_id == "P01_01@7.5s"
     assert (rows[0].segment_id, rows[0].view) == ("", 0)
@@ -117,7 +117,7 @@ def test_a_frame_is_needed_for_the_segment_that_ends_first() -> None:
         make_clip(segment_id="long", centre_us=10_100_000, stop_seconds=30.0),
         make_clip(segment_id="short", centre_us=11_100_000, stop_seconds=12.0),
     ]
-    rows = make_objects_stage().rows(clips, IDENTITIES)
+    rows = make_objects_stage().rows(clip_table(*clips))
     needed = {row.clip_id: row.needed_to_seconds for row in rows}
     assert needed["P01_01@8s"] == 30.0  # in the first clip's window only
     assert needed["P01_01@8.5s"] == 12.0
@@ -127,16 +127,16 @@ def test_a_frame_is_needed_for_the_segment_that_ends_first() -> None:
 def test_times_before_the_video_are_its_first_frame() -> None:
     stage = make_objects_stage()
     clip = make_clip(centre_us=1_000_000)  # -2 to 3.5 s
-    keys = stage.row_keys(clip, IDENTITIES)
+    keys = keys_of(stage, clip)
     assert len(keys) == 12
     assert len(set(keys)) == 8
     assert len(set(keys[:5])) == 1  # -2, -1.5, -1, -0.5 and 0 s
-    assert [row.key for row in stage.rows([clip], IDENTITIES)] == list(dict.fromkeys(keys))
+    assert [row.key for row in stage.rows(clip_table(clip))] == list(dict.fromkeys(keys))
 
 
 def test_files_of_equal_content_share_rows() -> None:
     rows = make_objects_stage().rows(
-        [make_clip("P01_01"), make_clip("copy"), make_clip("P01_02")], IDENTITIES
+        clip_table(make_clip("P01_01"), make_clip("copy"), make_clip("P01_02"))
     )
     assert len(rows) == 24
 
@@ -144,7 +144,7 @@ def test_files_of_equal_content_share_rows() -> None:
 def test_given_boxes_are_part_of_the_content(tmp_path: Path) -> None:
     first = "P01_01,8.0,1,2,3,4,0.5,7\n"
     stage = make_objects_stage(box_file=write_boxes(tmp_path, first))
-    row = next(row for row in stage.rows([make_clip()], IDENTITIES) if row.clip_id == "P01_01@8s")
+    row = next(row for row in stage.rows(clip_table(make_clip())) if row.clip_id == "P01_01@8s")
     assert row.boxes is not None
     assert row.boxes.boxes_xyxy_px.tolist() == [[1, 2, 3, 4]]
     extra = np.array([1, 2, 3, 4, 0.5], "<f4").tobytes() + np.array([7], "<i4").tobytes()
@@ -159,7 +159,7 @@ def test_only_the_frames_whose_boxes_change_get_other_keys(tmp_path: Path) -> No
 
     def keys(content: str, name: str) -> dict[int, str]:
         stage = make_objects_stage(box_file=write_boxes(tmp_path, content, name))
-        return {int(row.times_us[0]): row.key for row in stage.rows([clip], IDENTITIES)}
+        return {int(row.times_us[0]): row.key for row in stage.rows(clip_table(clip))}
 
     before = keys(rows, "a.csv")
     after = keys(rows.replace("9.0,1,2,3,4,0.5,7", "9.0,1,2,3,4,0.5,8"), "moved.csv")
@@ -168,7 +168,7 @@ def test_only_the_frames_whose_boxes_change_get_other_keys(tmp_path: Path) -> No
 
 def test_a_frame_without_boxes_has_a_row_too(tmp_path: Path) -> None:
     stage = make_objects_stage(box_file=write_boxes(tmp_path, "P01_02,1,1,2,3,4,0.5,7\n"))
-    rows = stage.rows([make_clip("P01_01")], IDENTITIES)
+    rows = stage.rows(clip_table(make_clip("P01_01")))
     assert len(rows) == 12
     assert all(row.boxes is not None and len(row.boxes.scores) == 0 for row in rows)
 

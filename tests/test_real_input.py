@@ -20,6 +20,7 @@ import torch
 from cli_fixtures import symbio, table_rows
 from numpy.typing import NDArray
 from PIL import Image
+from stage_fixtures import key_of, keys_of
 
 from extractors.resnet3d import PREPROCESSING, ResNet3D
 from extractors.weights import seeded_init
@@ -89,10 +90,7 @@ def run_example(name: str, size: Size, folder: Path, overrides: Sequence[str], s
     arguments = (str(CONFIGS / f"{name}.yaml"), *(a for o in every for a in ("--set", o)))
     experiment = resolve(load_config(CONFIGS / f"{name}.yaml", every))
     wanted = {
-        **{
-            n: len(s.rows(experiment.clips, experiment.identities))
-            for n, s in experiment.video_stages.items()
-        },
+        **{n: len(s.rows(experiment.table)) for n, s in experiment.video_stages.items()},
         "aligned": len(experiment.clips),
     }
 
@@ -208,7 +206,7 @@ def assert_shapes(ran: Ran, frame_size_px: tuple[int, int]) -> None:
 
         objects = ran.experiment.aligned.objects
         for clip in ran.experiment.clips:
-            assert len(objects.row_keys(clip, ran.experiment.identities)) == GLOBAL_FRAMES
+            assert len(keys_of(objects, clip, ran.experiment.identities)) == GLOBAL_FRAMES
         generation, _ = ran.rows(store, "aligned")
         assert {name: spec.shape for name, spec in generation.specs.items()} == {
             "verb_gap": ran.size.map_shape[-1:],
@@ -245,7 +243,7 @@ def test_a_real_videos_clip_is_its_frames_through_the_network(
     verb = pancake.experiment.aligned.verb
     with open_store(pancake.experiment.config.store.path, mode="r") as store:
         generation = store.generation("verb", verb.key)
-        found = generation.read([verb.row_key(clip, pancake.experiment.identities)])["map"][0]
+        found = generation.read([key_of(verb, clip, pancake.experiment.identities)])["map"][0]
     assert_is_map(found, [video[index] for index in 201 + STEPS], pancake.size)
 
 
