@@ -11,7 +11,12 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 # Names that differ between the package indexes, and what only one side has.
-CONDA_NAMES = {"lmdb": "python-lmdb", "torch": "pytorch", "types-PyYAML": "types-pyyaml"}
+CONDA_NAMES = {
+    "lmdb": "python-lmdb",
+    "ray": "ray-core",
+    "torch": "pytorch",
+    "types-PyYAML": "types-pyyaml",
+}
 ONLY_CONDA = {"python", "pip", "detectron2"}
 
 

@@ -36,6 +36,7 @@ ADAPTERS = {
     "detectron2": ("extractors/detectron2_*.py",),
     "zarr": ("stores/zarr_*.py",),
     "h5py": ("stores/hdf5_*.py",),
+    "ray": ("pipeline/executor_ray.py", "pipeline/ray_*.py"),
 }
 FREE_OF_TORCH = ("stores",)
 # What `symbio --help` loads: these modules, and at their top these libraries.
@@ -187,6 +188,7 @@ def test_rules_hold(path: str) -> None:
         ("extractors/faster_rcnn.py", "import detectron2"),
         ("stores/base.py", "import zarr"),
         ("pipeline/run.py", "def f():\n    import h5py"),
+        ("pipeline/run.py", "def f():\n    import ray"),
         ("cli.py", "import yaml"),
         ("cli.py", "import torch"),
         ("cli.py", "from pipeline.run import run_experiment"),
@@ -218,6 +220,7 @@ def test_a_violation_is_seen(path: str, source: str) -> None:
         ("pipeline/toy_kitchen.py", "def f():\n    import av"),
         ("extractors/faster_rcnn.py", "from torchvision.models import detection"),
         ("stores/zarr_format.py", "import zarr"),
+        ("pipeline/ray_cluster.py", "def f():\n    import ray"),
         ("cli.py", "import os\nimport click\nfrom click.shell_completion import ShellComplete"),
         ("cli.py", "from pipeline.cli_support import errors\nimport pipeline.store_cli"),
         ("pipeline/store_cli.py", "import click\nfrom pipeline.cli_support import errors"),
