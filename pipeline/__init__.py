@@ -15,6 +15,7 @@ Where to look:
     what is to be done                     plan, sizing, stored
     doing it                               run, run_aligned, align; work, unit, stage_work,
                                            shard_thread
+    jobs on a cluster                      config_slurm, job_states, task_journal
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,

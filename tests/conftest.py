@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,20 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    skip = pytest.mark.skip(reason="no CUDA device here")
-    for item in items:
-        if "needs_cuda" in item.keywords:
-            item.add_marker(skip)
+    for marker, is_here, reason in (
+        ("needs_cuda", torch.cuda.is_available, "no CUDA device here"),
+        ("needs_slurm", _slurm_answers, "no Slurm cluster answers (sinfo)"),
+    ):
+        marked = [item for item in items if marker in item.keywords]
+        if marked and not is_here():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _slurm_answers() -> bool:
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(["sinfo"], capture_output=True, timeout=20).returncode == 0
+    return False
 
 
 @pytest.fixture(autouse=True)
