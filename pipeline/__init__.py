@@ -11,7 +11,6 @@ Where to look:
     doing it                               run, run_setup; work, unit_queue; workbench, unit,
                                            stage_work, shard_thread; run_aligned, align
     who does it                            executors, executor_*; local_worker, processes
-    what is to be done                     plan, sizing
     what is to be done                     plan, sizing, stored
     doing it                               run, run_aligned, align; work, unit, stage_work,
                                            shard_thread
