@@ -18,7 +18,8 @@ from stores.manifest import Manifest
 from stores.manifest_writer import ManifestWriter
 from stores.records import Failure, Problem, Receipt, Row, RowInfo, name_some
 from stores.repair import repair_generation, rewrite_shards
-from stores.row_index import RowIndex, pack_keys
+from stores.row_index import RowIndex
+from stores.row_keys import pack_keys, packed_array
 from stores.rows_csv import write_rows_csv
 from stores.shard_files import ShardFiles
 from stores.shard_format import DamagedShardError, part_of
@@ -71,8 +72,12 @@ class FolderGeneration(FeatureStore):
     def missing(self, keys: Iterable[str]) -> list[str]:
         """See `FeatureReader.missing`."""
         asked = list(dict.fromkeys(keys))
-        numbers = self._index.numbers_of(asked)
-        return [asked[place] for place in np.flatnonzero(numbers < 0)]
+        return [asked[place] for place in np.flatnonzero(~self.holds(packed_array(asked)))]
+
+    def holds(self, keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        """See `FeatureReader.holds`."""
+        held: NDArray[np.bool_] = self._index.numbers_of_packed(keys) >= 0
+        return held
 
     def read(
         self,

@@ -32,7 +32,8 @@ from stores.manifest_records import (
     unseal,
 )
 from stores.records import Failure, RowInfo
-from stores.row_index import RowIndex, pack_keys
+from stores.row_index import RowIndex
+from stores.row_keys import pack_keys
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from crc32c import crc32c
 
 from stores.manifest_db import ChangedRecordError
 from stores.records import Failure, Receipt, RowInfo
-from stores.row_index import RowIndex, pack_keys
+from stores.row_index import RowIndex
+from stores.row_keys import pack_keys
 from stores.untrusted import parse_json
 
 MAX_SHARDS = 10**12

@@ -33,7 +33,8 @@ from stores.manifest_records import (
     update_generation,
 )
 from stores.records import Failure, Receipt
-from stores.row_index import RowIndex, pack_keys
+from stores.row_index import RowIndex
+from stores.row_keys import pack_keys
 
 
 class ManifestWriter(Manifest):

@@ -28,6 +28,7 @@ from stores import (
     RowInfo,
     Store,
 )
+from stores.row_keys import packed_array
 
 STAGE = "objects"
 SPECS = {
@@ -169,6 +170,17 @@ class StoreSuite(ABC):
         asked = [make_key(number) for number in (5, 1, 2, 3, 2, 5)]
         assert made.missing(asked) == [make_key(5), make_key(2)]
         assert made.missing(iter(asked)) == [make_key(5), make_key(2)]
+
+    def test_packed_keys_are_looked_up_by_the_batch(self, made: FeatureStore) -> None:
+        made.append(make_rows(1, 256, 3))
+        asked = [make_key(number) for number in (3, 2, 256, 0, 3)]
+        assert made.holds(packed_array(asked)).tolist() == [True, False, True, False, True]
+        assert made.holds(packed_array([])).tolist() == []
+        made.forget([make_key(3)])
+        made.append(make_rows(0))
+        assert made.holds(packed_array(asked)).tolist() == [False, False, True, True, False]
+        with pytest.raises(ValueError, match="expected packed ones of S32"):
+            made.holds(np.array([b"short"]))
 
     def test_read_some_outputs(self, made: FeatureStore) -> None:
         made.append(make_rows(1, 2))
