@@ -107,13 +107,12 @@ def derived_row_keys(upstream: Sequence[tuple[Keys, Ints]]) -> Keys:
             keys each row has, in order.
     """
     head = np.frombuffer(b"symbio derived row", np.uint8)
-    tables = [(_spelt_out(keys), numbers) for keys, numbers in upstream]
     made = np.empty(len(upstream[0][1]), KEY_DTYPE)
     for start in range(0, len(made), ROWS_AT_ONCE):
         some = slice(start, start + ROWS_AT_ONCE)
         rows = len(made[some])
         parts = [np.broadcast_to(head, (rows, len(head)))]
-        parts += [table[numbers[some]].reshape(rows, -1) for table, numbers in tables]
+        parts += [_spelt_out(keys[numbers[some]]).reshape(rows, -1) for keys, numbers in upstream]
         made[some] = _sha256_of_each(np.concatenate(parts, axis=1))
     return made
 
@@ -134,8 +133,8 @@ def _head(video_identity: str) -> bytes:
 
 
 def _spelt_out(keys: Keys) -> Bytes:
-    """(n, 65): a zero byte and 64 hex digits."""
-    spelt = np.zeros((len(keys), 65), np.uint8)
+    """(keys, 65): a zero byte and 64 hex digits."""
+    spelt = np.zeros((keys.size, 65), np.uint8)
     spelt[:, 1:] = np.frombuffer(keys.tobytes().hex().encode(), np.uint8).reshape(-1, 64)
     return spelt
 
