@@ -6,13 +6,14 @@ A network family is a subclass that says how to build its network; all the rest 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from extractors.base import ClipExtractor, OutputSpec, check_dtype
 from extractors.inference import (
     Stored,
     check_precision,
+    clips_at_once,
     is_out_of_memory,
     memory_format_3d,
     network_inference,
@@ -82,13 +84,18 @@ class Network3D(nn.Module):
 
 
 class PendingClips:
-    """A batch on the device; see `ClipExtractor.launch`."""
+    """A batch on the device, in the parts that it ran in; see `ClipExtractor.launch`."""
 
-    def __init__(self, features: Mapping[str, Tensor], dtype: str) -> None:
-        self._stored = {name: Stored(values, dtype) for name, values in features.items()}
+    def __init__(self, parts: Sequence[Mapping[str, Stored]], count: int) -> None:
+        self._parts = parts
+        self._count = count
 
     def collect(self) -> dict[str, NDArray[Any]]:
-        return {name: stored.array() for name, stored in self._stored.items()}
+        arrays = {name: [part[name].array() for part in self._parts] for name in self._parts[0]}
+        return {
+            name: (values[0] if len(values) == 1 else np.concatenate(values))[: self._count]
+            for name, values in arrays.items()
+        }
 
 
 class ClipNetwork(ClipExtractor):
@@ -173,12 +180,14 @@ class ClipNetwork(ClipExtractor):
 
     def launch(self, clips: Tensor) -> PendingClips:
         self._check(clips)
+        size = clips_at_once(self.device) or max(1, len(clips))
+        return PendingClips([self._run(part) for part in _parts(clips, size)], len(clips))
+
+    def _run(self, clips: Tensor) -> dict[str, Stored]:
         with network_inference(self._precision, self.device):
             hidden = self._hidden(clips)
         with network_inference("float32", self.device):
-            return PendingClips(
-                {name: self._output(name, hidden) for name in self.outputs}, self._dtype
-            )
+            return {name: Stored(self._output(name, hidden), self._dtype) for name in self.outputs}
 
     def _hidden(self, clips: Tensor) -> Tensor:
         if self.device.type == "cuda" and not clips.is_cuda:
@@ -256,6 +265,13 @@ class ClipNetwork(ClipExtractor):
             for name, (dims, sizes, words) in kinds.items()
             if name in outputs
         }
+
+
+def _parts(clips: Tensor, size: int) -> Iterator[Tensor]:
+    """The clips by this many; what is missing from the last part is made up with its first clip."""
+    for part in clips.split(size):
+        spare = -len(part) % size
+        yield torch.cat([part, part[:1].expand(spare, *part.shape[1:])]) if spare else part
 
 
 def _laid_out(network: Network3D, layout: torch.memory_format) -> Network3D:

@@ -53,14 +53,15 @@ class RAFTOptions:
 
 
 class RAFTFlow(FlowEstimator):
-    """RAFT; pairs of one size go through it together.
+    """RAFT; pairs of one size go through it together, on a CPU one by one.
 
     Args:
         options: of the method.
         weights: checkpoint file, or None with a seed.
         seed: seed of random weights, or None with a file.
         bound_px: flow is clipped to ±this.
-        batch_size: pairs at a time; halved for good when memory runs out.
+        batch_size: pairs at a time, but on a CPU, where the last digits would depend on it; halved
+            for good when memory runs out.
         device: "cpu", "cuda" or "cuda:N".
         precision: one of `PRECISIONS`.
 
@@ -92,7 +93,7 @@ class RAFTFlow(FlowEstimator):
         network = create_network(_MODELS[options.model], weights=weights, seed=seed, replaceable=())
         self.network = network.to(self.device).eval()
         self._options = options
-        self._batch_size = batch_size
+        self._batch_size = 1 if self.device.type == "cpu" else batch_size
         self._precision = precision
 
     @classmethod

@@ -22,6 +22,7 @@ from extractors.base import PRECISIONS, check_dtype
 __all__ = [
     "Stored",
     "check_precision",
+    "clips_at_once",
     "is_out_of_memory",
     "memory_format_3d",
     "network_inference",
@@ -142,6 +143,21 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"got device {device!r} but no CUDA device is available; use 'cpu'")
     return resolved
+
+
+def clips_at_once(device: torch.device) -> int | None:
+    """How many clips go through a network together for their numbers to be always the same.
+
+    On a CPU, libraries choose their kernels by the length of the batch, and the last digits with
+    them. Pairs are as fast as longer batches; a clip alone is as fast where there is one thread,
+    for which matrix products tell the two places of a pair apart.
+
+    Returns:
+        None for as many as there are: on CUDA the last digits may differ.
+    """
+    if device.type != "cpu":
+        return None
+    return 2 if torch.get_num_threads() > 1 else 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -124,7 +124,7 @@ class ObjectExtractor(FrameExtractor):
         ]
         rows: dict[int, dict[str, NDArray[Any]]] = {}
         with network_inference("float32", self.device, fixed_shapes=False):
-            for group in same_size(frames):
+            for group in together(frames, self.device):
                 chosen = [given[i] for i in group] if given is not None else None
                 found = self._objects([frames[i] for i in group], chosen)
                 for index, (objects, features) in zip(group, found, strict=True):
@@ -166,8 +166,14 @@ def pack_objects(
     }
 
 
-def same_size(frames: Sequence[Frame]) -> list[list[int]]:
-    """Positions of the frames, grouped by frame size."""
+def together(frames: Sequence[Frame], device: torch.device) -> list[list[int]]:
+    """Positions of the frames, grouped as they go through the network.
+
+    Frames of one size make a batch. On a CPU each goes alone: libraries choose their kernels by the
+    length of the batch there, and the last digits with them.
+    """
+    if device.type == "cpu":
+        return [[index] for index in range(len(frames))]
     of_size: dict[tuple[int, ...], list[int]] = {}
     for index, frame in enumerate(frames):
         of_size.setdefault(tuple(frame.shape), []).append(index)

@@ -244,14 +244,11 @@ def test_rows_do_not_depend_on_neighbours_or_order(case: Callable[[str], Case]) 
         lambda module, inputs: batches.append(len(inputs[0]))
     )
     together = net(frames)
-    assert batches == [3, 1, 1]
+    assert batches == [1] * 5  # on a CPU, so that rows are the same to the bit
     assert (together["count"] >= 4).all()
     for index, values in enumerate(frames):
         for name, alone in net([values]).items():
-            largest = np.abs(alone[0]).max()
-            np.testing.assert_allclose(
-                together[name][index], alone[0], rtol=0, atol=3e-5 * largest, err_msg=name
-            )
+            assert np.array_equal(together[name][index], alone[0]), name
 
 
 @pytest.mark.parametrize("name", NAMES)

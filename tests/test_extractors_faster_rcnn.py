@@ -13,7 +13,7 @@ from extractors.faster_rcnn import (
     FasterRCNNOptions,
     build_detector,
 )
-from extractors.objects import clip_to_frame
+from extractors.objects import clip_to_frame, together
 from extractors.weights import create_network, save_checkpoint, seeded_init
 
 SMALL: dict[str, Any] = {
@@ -161,9 +161,18 @@ def test_rows_do_not_depend_on_neighbours_or_order(
             )
 
 
-def test_frames_of_one_size_run_as_one_batch(
-    checkpoint: Path, net: FasterRCNNExtractor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("together_on", "lengths"), [("cuda", [3, 1]), ("cpu", [1, 1, 1, 1])])
+def test_frames_of_one_size_run_as_one_batch_but_on_a_cpu(
+    checkpoint: Path,
+    net: FasterRCNNExtractor,
+    monkeypatch: pytest.MonkeyPatch,
+    together_on: str,
+    lengths: list[int],
 ) -> None:
+    monkeypatch.setattr(
+        "extractors.objects.together",
+        lambda frames, device: together(frames, torch.device(together_on)),
+    )
     small, wide = [frame(120, 160, seed) for seed in (3, 4, 5)], [frame(90, 200, 6)]
     frames = [small[0], wide[0], small[1], small[2]]
     batches = []
@@ -174,12 +183,12 @@ def test_frames_of_one_size_run_as_one_batch(
         return forward(pixels)
 
     monkeypatch.setattr(net.network.backbone, "forward", counted)
-    together = net(frames)
-    assert batches == [3, 1]
+    rows = net(frames)
+    assert batches == lengths
     for index, values in enumerate(frames):
         for name, expected in extractor(checkpoint)([values]).items():
             np.testing.assert_allclose(
-                together[name][index], expected[0], rtol=0, atol=1e-4, err_msg=f"{name} {index}"
+                rows[name][index], expected[0], rtol=0, atol=1e-4, err_msg=f"{name} {index}"
             )
 
 

@@ -155,14 +155,15 @@ class TestRAFT:
         for batch_size in (1, 2):
             fields = raft(batch_size=batch_size)(first, second)
             for field, expected in zip(fields, together, strict=True):
-                np.testing.assert_allclose(field, expected, atol=1e-4)
+                assert np.array_equal(field, expected)
 
     def test_memory_that_runs_out_halves_the_batch_for_good(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         some = frames(6, 128, 128)
         expected = raft()(some[:-1], some[1:])
-        estimator = raft(batch_size=5)
+        estimator = raft()
+        estimator._batch_size = 5  # on a CPU it takes one pair at a time
         sizes: list[int] = []
         batch = estimator._batch
 
