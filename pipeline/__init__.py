@@ -11,6 +11,8 @@ Where to look:
     doing it                               run, run_setup; work, unit_queue; workbench, unit,
                                            stage_work, shard_thread; run_aligned, align
     who does it                            executors, executor_*; local_worker, processes
+    on a Ray cluster                       ray_*
+    what is to be done                     plan, sizing
     what is to be done                     plan, sizing, stored
     doing it                               run, run_aligned, align; work, unit, stage_work,
                                            shard_thread
