@@ -8,6 +8,10 @@ Where to look:
     stages, their settings and keys        stages, stage_*, keys, clip_table, rows,
                                            generations
     what is to be done                     plan
+    doing it                               run, run_aligned, align; work, unit, stage_work,
+                                           shard_thread
+    jobs on a cluster                      executor_slurm, slurm_task, task_journal, job_folder,
+                                           job_states, merge, merge_commands
     doing it                               run, run_setup; work, unit_queue; workbench, unit,
                                            stage_work, shard_thread; run_aligned, align
     who does it                            executors, executor_*; local_worker, processes

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from pipeline.config_base import Natural, Positive, Section
+from pipeline.config_slurm import SlurmExecutorConfig
 
-__all__ = ["ExecutorConfig", "LocalExecutorConfig"]
+__all__ = ["ExecutorConfig", "LocalExecutorConfig", "SlurmExecutorConfig"]
 
 
 class LocalExecutorConfig(Section):
@@ -21,4 +24,13 @@ class LocalExecutorConfig(Section):
     worker_stall_seconds: Positive = 900.0
 
 
-ExecutorConfig = LocalExecutorConfig
+def _named(section: Any) -> Any:
+    """Without a name it is this machine that works."""
+    return {"name": "local", **section} if isinstance(section, dict) else section
+
+
+ExecutorConfig = Annotated[
+    SlurmExecutorConfig | LocalExecutorConfig,
+    Field(discriminator="name"),
+    BeforeValidator(_named),
+]

@@ -8,7 +8,7 @@ from pydantic import Field, Strict, field_validator, model_validator
 
 from pipeline.config_base import Count, Natural, Section, Switch
 
-__all__ = ["SlurmConfig"]
+__all__ = ["SlurmExecutorConfig"]
 
 Line = Annotated[str, Strict(), Field(min_length=1, pattern=r"^[^\n\r\x00]+$")]
 OptionValue = Annotated[int, Strict()] | Annotated[float, Strict()] | Switch | Line
@@ -29,7 +29,7 @@ _TAKEN = {
 }
 
 
-class SlurmConfig(Section):
+class SlurmExecutorConfig(Section):
     """A job array: ``tasks`` jobs, each with its share of the videos. Nothing here is in a key.
 
     ``gpus_per_task``: null is 1 where ``device`` is cuda, else 0. ``grace_seconds``: how long
@@ -50,7 +50,7 @@ class SlurmConfig(Section):
     cpus_per_task: Count = 4
     mem_gb: Count | None = None
     setup: tuple[Line, ...] = ()
-    extra: dict[str, OptionValue] = Field(default_factory=dict)
+    extra: dict[str, OptionValue] = Field(default={})
     grace_seconds: Count = 120
     wait: Switch = True
 

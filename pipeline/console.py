@@ -81,6 +81,10 @@ class ProgressReporter:
         """So many more rows are settled."""
         self._progress.advance(self._tasks[stage], rows)
 
+    def say(self, text: str) -> None:
+        """A line above the bars; also where ``quiet``."""
+        self._progress.console.print(Text(text))
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self
@@ -179,6 +183,8 @@ def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
         console.print("rows that failed before were left alone; --retry-failed tries them again")
     if any(stage.skipped for stage in report.stages):
         console.print("rows were skipped because rows they are made from are not there")
+    if left := sum(stage.left for stage in report.stages):
+        console.print(f"{left:,} rows are still to be made, by jobs that go on or the next run")
     if report.interrupted:
         console.print("interrupted: what was finished is stored; the same command goes on")
 

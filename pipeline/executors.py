@@ -8,14 +8,16 @@ To add a way, write a class with `run` in ``pipeline/executor_<name>.py``, give 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from pipeline.config_executor import ExecutorConfig
+from pipeline.config_slurm import SlurmExecutorConfig
 from pipeline.journal import Journal
 from pipeline.unit_queue import UnitQueue
 from pipeline.work import Progress
 from pipeline.workbench import Setup
+from stores.base import Store
 
 __all__ = ["Executor", "create_executor"]
 
@@ -49,8 +51,17 @@ class Executor(Protocol):
         """
 
 
-def create_executor(config: ExecutorConfig) -> Executor:
-    """The executor that a config asks for."""
+def create_executor(config: ExecutorConfig, store: Store, tell: Callable[[str], None]) -> Executor:
+    """The executor that a config asks for.
+
+    Args:
+        store: where shards go; for leases on them, never for rows.
+        tell: is told what a person should know at once.
+    """
+    if isinstance(config, SlurmExecutorConfig):
+        from pipeline.executor_slurm import SlurmJobs
+
+        return SlurmJobs(config, store, tell)
     from pipeline.executor_local import InProcess, LocalWorkers
 
     if config.workers == 0:

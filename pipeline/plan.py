@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "plan_videos",
     "planned_videos",
     "without_absent",
+    "without_out",
 ]
 
 AnyRow = TypeVar("AnyRow", VideoRow, DerivedRow)
@@ -43,6 +44,7 @@ class StagePlan(Generic[AnyRow]):
         generation: what holds this stage's rows under its key; None before its first row.
         specs: outputs of one row.
         absent: rows that wait for a video that is gone.
+        out: rows that jobs on a cluster are making.
     """
 
     stage: Stage
@@ -52,6 +54,7 @@ class StagePlan(Generic[AnyRow]):
     generation: FeatureStore | None
     specs: Mapping[str, ArraySpec]
     absent: int = 0
+    out: int = 0
 
     @property
     def failed(self) -> int:
@@ -61,7 +64,7 @@ class StagePlan(Generic[AnyRow]):
     @property
     def present(self) -> int:
         """Rows that are stored."""
-        return self.wanted - len(self.todo) - self.failed - self.absent
+        return self.wanted - len(self.todo) - self.failed - self.absent - self.out
 
     @property
     def reason(self) -> str:
@@ -159,6 +162,18 @@ def without_absent(
         if source_id in gone
     ]
     return kept, missing
+
+
+def without_out(
+    plans: Mapping[str, StagePlan[VideoRow]], out: Mapping[str, Collection[str]]
+) -> dict[str, StagePlan[VideoRow]]:
+    """Plans without rows that somebody is making; ``out``: their keys, by stage key."""
+    kept = {}
+    for name, plan in plans.items():
+        theirs = pack_keys(out.get(plan.stage.key, ()))
+        todo = plan.todo.take(~np.isin(plan.todo.keys, theirs))
+        kept[name] = replace(plan, todo=todo, out=len(plan.todo) - len(todo))
+    return kept
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from pipeline.experiment import Experiment
 from pipeline.generations import create_generation
 from pipeline.journal import Journal
 from pipeline.keys import hex_keys
-from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent
+from pipeline.merge import in_words, merge_jobs, rows_out
+from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
 from pipeline.run_report import Reporter, RunReport, StageReport, stage_report
@@ -52,10 +53,13 @@ def run_experiment(
         ValueError, OSError: weights do not fit, or the store cannot be written.
     """
     config = experiment.config
+    jobs = merge_jobs(config.store.path)
+    for job in jobs:
+        reporter.say(in_words(job))
     with open_store(config.store.path, mode="a", format=config.store.format) as store:
         experiment.memo.save()
         planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
-        plans, gone = without_absent(experiment, planned)
+        plans, gone = without_absent(experiment, without_out(planned, rows_out(jobs)))
         with closing(Journal(store.path)) as journal:
             reports = _run_videos(experiment, store, plans, reporter, journal, stop)
             if experiment.aligned.name in stages:
@@ -79,7 +83,7 @@ def _run_videos(
         name: create_generation(experiment, store, plan.stage, plan.specs)
         for name, plan in busy.items()
     }
-    executor = create_executor(experiment.config.executor)
+    executor = create_executor(experiment.config.executor, store, reporter.say)
     queue = UnitQueue(
         planned_videos(experiment, busy),
         {name: stage_shards(generation) for name, generation in generations.items()},
@@ -96,7 +100,8 @@ def _run_videos(
             if progress is not None:
                 _record(progress, reports[progress.stage], generations[progress.stage], journal)
                 reporter.advance(progress.stage, progress.computed + len(progress.failures))
-    for name in busy:
+    for name, plan in busy.items():
+        reports[name].left += len(plan.todo) - reports[name].made - len(reports[name].failures)
         reports[name].seconds = time.monotonic() - started
     return list(reports.values())
 

@@ -1,4 +1,4 @@
-"""`symbio plan`, `run`, `status`, `failures`: the command line of extraction."""
+"""`symbio plan`, `run`, `status`, `failures`, `merge`: the command line of extraction."""
 
 from __future__ import annotations
 
@@ -145,4 +145,21 @@ def failures(
         )
 
 
-RUN_COMMANDS = (plan, run, status, failures)
+@click.command()
+@config_options
+def merge(config: Path, overrides: tuple[str, ...]) -> None:
+    """Take in what jobs on a cluster have made so far; safe at any time, also while they run.
+
+    Jobs that are over are removed. What they did not make is made by the next `symbio run`.
+
+    Example: symbio merge configs/epic55_saoa_r50.yaml
+    """
+    with errors():
+        from pipeline.merge_commands import show_merge
+
+        all_went_well = show_merge(load(config, overrides), make_console())
+    if not all_went_well:
+        sys.exit(EXIT_INCOMPLETE)
+
+
+RUN_COMMANDS = (plan, run, status, failures, merge)

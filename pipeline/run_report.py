@@ -33,13 +33,17 @@ class Reporter(Protocol):
     def advance(self, stage: str, rows: int) -> None:
         """So many more rows are computed, or failed."""
 
+    def say(self, text: str) -> None:
+        """What a person should know now, such as which job was submitted."""
+
 
 @dataclass
 class StageReport:
     """What became of one stage in a run.
 
-    ``skipped``: derived rows that wait for upstream rows that are not there. ``batch_size``: of
-    stages with a network that ran; less than wanted if memory ran out.
+    ``skipped``: derived rows that wait for upstream rows that are not there. ``left``: rows that
+    are still to be made, by jobs on a cluster or by the next run. ``batch_size``: of stages with a
+    network that ran; less than wanted if memory ran out.
     """
 
     stage: str
@@ -51,6 +55,7 @@ class StageReport:
     failures: list[Failure] = field(default_factory=list)
     failed_before: int = 0
     skipped: int = 0
+    left: int = 0
     seconds: float = 0.0
     timings: Timings = field(default_factory=Timings)
     batch_size: int | None = None
@@ -68,7 +73,7 @@ class RunReport:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do or to mend."""
-        troubled = any(s.failures or s.failed_before or s.skipped for s in self.stages)
+        troubled = any(s.failures or s.failed_before or s.skipped or s.left for s in self.stages)
         return not (self.interrupted or self.missing_videos or troubled)
 
 
@@ -80,6 +85,7 @@ def stage_report(plan: StagePlan[Any]) -> StageReport:
         wanted=plan.wanted,
         present=plan.present,
         failed_before=plan.failed,
+        left=plan.out,
     )
 
 

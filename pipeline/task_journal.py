@@ -14,12 +14,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.timings import Timings
 from stores.base import Failure, Receipt
 
 if TYPE_CHECKING:
     from pipeline.work import Progress
 
-__all__ = ["TaskJournal", "failures_of", "journals", "read_events", "receipt_of", "settled_keys"]
+__all__ = [
+    "TaskJournal",
+    "failures_of",
+    "journals",
+    "progress_of",
+    "read_events",
+    "receipt_of",
+    "settled_keys",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +66,9 @@ class TaskJournal:
         os.fsync(self._descriptor)
 
     def note(self, unit: int, progress: Progress) -> set[tuple[str, str]]:
-        """Write down rows that are on disk, or have failed; return (stage, row key) of them."""
+        """Write down what was done; return (stage, row key) of rows that are on disk or failed."""
+        if progress.summary is not None:
+            self.write("summary", unit=unit, stage=progress.stage, **asdict(progress.summary))
         receipt = None if progress.receipt is None else progress.receipt.to_json()
         failures = [asdict(failure) for failure in progress.failures]
         if not (receipt or failures):
@@ -95,6 +106,19 @@ def receipt_of(event: Event) -> Receipt | None:
 def failures_of(event: Event) -> list[Failure]:
     """The failures of an event about rows."""
     return [Failure(**fields) for fields in event.get("failures", ())]
+
+
+def progress_of(event: Event) -> Progress:
+    """What was noted, from an event about rows or a summary."""
+    from pipeline.work import Progress, UnitSummary
+
+    if event["event"] == "summary":
+        timings = Timings(**event["timings"])
+        summary = UnitSummary(timings=timings, batch_size=event["batch_size"])
+        return Progress(event["stage"], summary=summary)
+    receipt = receipt_of(event)
+    computed = 0 if receipt is None else len(receipt.slots)
+    return Progress(event["stage"], computed, receipt, failures_of(event))
 
 
 def settled_keys(event: Event) -> set[tuple[str, str]]:

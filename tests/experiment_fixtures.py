@@ -40,6 +40,8 @@ class Silent:
 
     def advance(self, stage: str, rows: int) -> None: ...
 
+    def say(self, text: str) -> None: ...
+
 
 def write_labels(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Write segments in the plain CSV form."""

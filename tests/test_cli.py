@@ -37,6 +37,7 @@ def test_all_commands_are_there() -> None:
         "run",
         "status",
         "failures",
+        "merge",
         "finetune",
         "train",
         "evaluate",

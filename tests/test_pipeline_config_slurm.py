@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config_slurm import SlurmConfig
+from pipeline.config_slurm import SlurmExecutorConfig
 
 
-def make(**settings: Any) -> SlurmConfig:
-    return SlurmConfig.model_validate({"name": "slurm", **settings})
+def make(**settings: Any) -> SlurmExecutorConfig:
+    return SlurmExecutorConfig.model_validate({"name": "slurm", **settings})
 
 
 def test_the_name_is_enough() -> None:

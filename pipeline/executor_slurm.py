@@ -1,0 +1,270 @@
+"""Units done by the tasks of a Slurm job array, or of submitit's stand-in on this machine.
+
+    units ─► packed into tasks ─► job folder, leases ─► submitted ─► journals read ─► progress
+
+The driver may wait, committing what tasks report, or leave; `symbio merge` and the next `symbio
+run` take in what they left. Nobody else writes to the store while a driver waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config_slurm import SlurmExecutorConfig
+from pipeline.errors import ConfigError
+from pipeline.job_folder import Job, create_job
+from pipeline.job_states import ENDED, task_states
+from pipeline.journal import Journal
+from pipeline.slurm_task import Task
+from pipeline.task_journal import Event, journals, progress_of, read_events
+from pipeline.unit_queue import UnitQueue
+from pipeline.work import Progress, Unit
+from pipeline.workbench import Setup
+from stores.base import ShardRange, Store
+
+__all__ = ["SlurmJobs", "pack", "submit"]
+
+JOURNAL_SECONDS = 2.0
+STATE_SECONDS = {"slurm": 20.0, "local": 1.0}
+# Tasks end early again and again where jobs are preempted, or longer than their time limit.
+MOST_TIMEOUTS = 1000
+
+
+class SlurmJobs:
+    """Job arrays.
+
+    Args:
+        config: of the jobs.
+        store: where their shards go.
+        tell: is told what a person should know: which job, and what to do about it.
+    """
+
+    def __init__(
+        self, config: SlurmExecutorConfig, store: Store, tell: Callable[[str], None]
+    ) -> None:
+        self.workers = config.tasks
+        self._config = config
+        self._store = store
+        self._tell = tell
+
+    def run(
+        self, setup: Setup, queue: UnitQueue, *, stop: threading.Event, journal: Journal
+    ) -> Generator[Progress | None, None, None]:
+        """See `Executor`; what is lost is left to the next run."""
+        units = list(iter(queue.take, None))
+        if not units or stop.is_set():
+            return
+        tasks = pack(units, self._config.tasks, setup.rows_per_shard)
+        job = self._submit(setup, tasks)
+        journal.event("job_submitted", job=job.name, cluster=job.cluster, ids=list(job.ids))
+        self._tell(
+            f"job {job.name}: {len(tasks)} tasks, {_array(job)}, logs in {job.submitit_folder}"
+        )
+        if self._config.wait:
+            yield from _Watch(job, tasks, self._store, journal, self._tell).progress(queue, stop)
+        if stop.is_set() or not self._config.wait:
+            self._tell(
+                f"the job goes on by itself; symbio merge takes in what it made, and so does the "
+                f"next symbio run; {_cancel(job)} ends it"
+            )
+
+    def _submit(self, setup: Setup, tasks: Sequence[Sequence[Unit]]) -> Job:
+        """Write the job down, keep everybody else from its shards, and hand it in."""
+        config = self._config
+        job = create_job(
+            Path(self._store.path),
+            setup,
+            tasks,
+            cluster=config.cluster,
+            time_minutes=config.time_minutes,
+        )
+        for number, units in enumerate(tasks):
+            self._store.lease(job.lease(number), list(_leased(units, job.keys)))
+        try:
+            return submit(job, config, setup.device)
+        except BaseException:
+            for number in range(job.tasks):
+                self._store.release(job.lease(number))
+            job.remove()
+            raise
+
+
+class _Watch:
+    """The driver's view of a job while it waits."""
+
+    def __init__(
+        self,
+        job: Job,
+        tasks: Sequence[Sequence[Unit]],
+        store: Store,
+        journal: Journal,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._job = job
+        self._units = {unit.number: unit for units in tasks for unit in units}
+        self._tasks = tasks
+        self._store = store
+        self._journal = journal
+        self._tell = tell
+        self._open = set(range(len(tasks)))
+        self._finished: set[int] = set()
+
+    def progress(self, queue: UnitQueue, stop: threading.Event) -> Iterator[Progress | None]:
+        """What tasks report, until all have ended or the driver is told to leave."""
+        looked_at = -float("inf")
+        while self._open and not stop.is_set():
+            ended: list[int] = []
+            if time.monotonic() - looked_at > STATE_SECONDS[self._job.cluster]:
+                looked_at = time.monotonic()
+                states = task_states(self._job)  # before the journals are read to their ends
+                ended = [task for task in sorted(self._open) if states[task] in ENDED]
+            for task in sorted(self._open):
+                yield from self._read(task, queue)
+            for task in ended:
+                self._end(task, states[task], queue)
+            self._job.save_merged()  # whoever got the progress has committed it by now
+            yield None
+            if self._open:
+                stop.wait(JOURNAL_SECONDS)
+        if len(self._finished) == len(self._tasks):
+            self._job.remove()
+
+    def _read(self, task: int, queue: UnitQueue) -> Iterator[Progress]:
+        for path in journals(self._job.folder, task):
+            offset = self._job.merged.get(path.name, 0)
+            if path.stat().st_size > offset:
+                events, self._job.merged[path.name] = read_events(path, offset)
+                for event in events:
+                    yield from self._take(task, event, queue)
+
+    def _take(self, task: int, event: Event, queue: UnitQueue) -> Iterator[Progress]:
+        name = event["event"]
+        if name == "rows":
+            progress = progress_of(event)
+            queue.note(self._units[event["unit"]], progress)
+            yield progress
+        elif name == "summary":
+            yield progress_of(event)
+        elif name == "finished":
+            self._finished.add(task)
+        elif name in ("started", "error"):
+            fields = {key: value for key, value in event.items() if key != "event"}
+            self._journal.event(f"task_{name}", task=task, **fields)
+            if name == "error":
+                self._tell(f"task {task}: {event['error_class']}: {event['message']}")
+
+    def _end(self, task: int, state: str, queue: UnitQueue) -> None:
+        self._open.discard(task)
+        if task in self._finished:
+            for unit in self._tasks[task]:
+                queue.done(unit)
+            self._store.release(self._job.lease(task))
+        else:
+            self._journal.event("task_lost", task=task, state=state)
+            self._tell(
+                f"task {task} ended before it was done ({state}); its logs: "
+                f"{', '.join(map(str, self._job.logs(task))) or 'none'}; "
+                "symbio run makes what is missing"
+            )
+
+
+def pack(units: Sequence[Unit], tasks: int, rows_per_shard: Mapping[str, int]) -> list[list[Unit]]:
+    """Share units out among at most so many tasks, with about as many bytes each."""
+
+    def shards(unit: Unit) -> float:
+        rows = [(name, len(rows)) for work in unit.videos for name, rows in work.rows.items()]
+        return sum(count / rows_per_shard[name] for name, count in rows)
+
+    sizes = {unit.number: shards(unit) for unit in units}
+    packed: list[list[Unit]] = [[] for _ in range(min(tasks, len(units)))]
+    lightest = [(0.0, place) for place in range(len(packed))]
+    for unit in sorted(units, key=lambda unit: -sizes[unit.number]):
+        size, place = heapq.heappop(lightest)
+        packed[place].append(unit)
+        heapq.heappush(lightest, (size + sizes[unit.number], place))
+    return [sorted(share, key=lambda unit: unit.number) for share in packed]
+
+
+def submit(job: Job, config: SlurmExecutorConfig, device: str) -> Job:
+    """Hand a job to the cluster; it goes on whatever becomes of this process.
+
+    Raises:
+        ConfigError: the cluster is not there, or refuses the job.
+    """
+    if "%" in str(job.folder):
+        raise ConfigError(f"{job.folder}: got a '%' in the path, which Slurm takes for a pattern")
+    functions = [Task(str(job.folder), n, config.grace_seconds) for n in range(job.tasks)]
+    try:
+        executor = _executor(job, config, device)
+        jobs = executor.submit_array(functions)
+        if config.cluster == "local":
+            for started in jobs:  # they are children of this process, and somebody has to wait
+                threading.Thread(target=started.wait, daemon=True).start()
+    except (RuntimeError, OSError) as error:
+        raise ConfigError(f"executor: the job could not be submitted: {error}") from error
+    return job.with_ids([str(submitted.job_id) for submitted in jobs])
+
+
+def _executor(job: Job, config: SlurmExecutorConfig, device: str) -> Any:
+    """Of submitit, with its own names for what a job needs."""
+    import submitit
+
+    gpus = config.gpus_per_task
+    if gpus is None:
+        gpus = 0 if device == "cpu" else 1
+    setup = {"setup": list(config.setup)} if config.setup else {}
+    if config.cluster == "local":
+        local = submitit.LocalExecutor(job.submitit_folder, max_num_timeout=MOST_TIMEOUTS)
+        local.update_parameters(
+            timeout_min=config.time_minutes,
+            signal_delay_s=config.grace_seconds,
+            gpus_per_node=gpus,
+            **setup,
+        )
+        return local
+    named = {
+        "partition": config.partition,
+        "account": config.account,
+        "qos": config.qos,
+        "gpus_per_node": gpus or None,
+        "mem": f"{config.mem_gb}GB" if config.mem_gb else None,
+    }
+    options = {name.replace("_", "-"): value for name, value in config.extra.items()}
+    slurm = submitit.SlurmExecutor(job.submitit_folder, max_num_timeout=MOST_TIMEOUTS)
+    slurm.update_parameters(
+        job_name=f"symbio-{job.name}",
+        time=config.time_minutes,
+        cpus_per_task=config.cpus_per_task,
+        signal_delay_s=config.grace_seconds,
+        array_parallelism=config.max_running or job.tasks,
+        additional_parameters={"requeue": True, **options},
+        # Since Slurm 22.05 steps do not get the cores of their job unless they ask for them.
+        srun_args=[f"--cpus-per-task={config.cpus_per_task}"],
+        **{name: value for name, value in named.items() if value is not None},
+        **setup,
+    )
+    return slurm
+
+
+def _leased(units: Sequence[Unit], keys: Mapping[str, str]) -> Iterator[ShardRange]:
+    for unit in units:
+        for stage, numbers in unit.shards.items():
+            listed = list(numbers)
+            yield ShardRange(stage, keys[stage], listed[0], len(listed))
+
+
+def _array(job: Job) -> str:
+    if job.cluster == "local":
+        return f"processes {', '.join(job.ids)}"
+    return f"Slurm job {job.ids[0].split('_')[0]}"
+
+
+def _cancel(job: Job) -> str:
+    if job.cluster == "local":
+        return f"kill {' '.join(job.ids)}"
+    return f"scancel {job.ids[0].split('_')[0]}"

@@ -1,0 +1,214 @@
+"""Taking in what the tasks of jobs left: rows into the store, finished jobs out of it.
+
+    journals ─► receipts, failures ─► committed          while tasks still run, too
+    tasks that ended ─► leases released ─► the store, opened again, takes in whole shards of theirs
+    jobs all of whose tasks ended ─► removed; logs of tasks that were lost are kept
+
+All of it may be done again, and by whoever may write to the store. Rows go to the generation that
+they were made for, whatever the config says by now.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.job_folder import Job, find_jobs
+from pipeline.job_states import ENDED, task_states
+from pipeline.journal import LOGS_FOLDER
+from pipeline.task_journal import Event, failures_of, journals, read_events, receipt_of
+from stores.base import Failure, FeatureStore, MissingGenerationError, Receipt, Store
+from stores.registry import open_store
+
+__all__ = ["JobReport", "TaskReport", "in_words", "merge_jobs", "rows_out"]
+
+
+@dataclass
+class TaskReport:
+    """How a task stands.
+
+    Attributes:
+        state: as the cluster calls it.
+        rows: that it was to make.
+        stored: of them, in the store now.
+        failed: rows that it could not make.
+        end: "running" (or queued), "finished", "lost" (it ended before it was done).
+        reason: of a lost one, what it said last.
+        logs: of a lost one, what it printed.
+    """
+
+    number: int
+    state: str
+    rows: int = 0
+    stored: int = 0
+    failed: int = 0
+    end: str = "running"
+    reason: str = ""
+    logs: list[Path] = field(default_factory=list)
+
+    @property
+    def missing(self) -> int:
+        """Rows that are neither stored nor failed."""
+        return max(0, self.rows - self.stored - self.failed)
+
+
+@dataclass
+class JobReport:
+    """How a job stands. ``dropped``: rows whose generation was removed meanwhile."""
+
+    job: Job
+    tasks: list[TaskReport]
+    dropped: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether some task is still to come or at work."""
+        return any(task.end == "running" for task in self.tasks)
+
+
+def merge_jobs(path: Path) -> list[JobReport]:
+    """Take in what the tasks of all jobs of a store have done so far.
+
+    Args:
+        path: folder of the store; nothing happens where it has no jobs.
+
+    Raises:
+        StoreLockedError: a driver waits for the jobs, or another run writes.
+    """
+    if not find_jobs(path):
+        return []
+    with open_store(path, mode="a") as store:
+        reports = [_merge(store, job) for job in find_jobs(path)]
+    ended = any(task.end != "running" for report in reports for task in report.tasks)
+    # Opening a store is what takes in whole shards that nobody spoke of, where no lease is left.
+    with open_store(path, mode="a" if ended else "r") as store:
+        for report in reports:
+            _count(store, report)
+    for report in reports:
+        _keep_logs(path, report)
+        if not report.running:
+            report.job.remove()
+    return reports
+
+
+def rows_out(reports: Iterable[JobReport]) -> dict[str, set[str]]:
+    """Rows that tasks will make which are queued or running, by stage key."""
+    out: dict[str, set[str]] = {}
+    for report in reports:
+        for task in report.tasks:
+            if task.end == "running":
+                for key, rows in report.job.rows(task.number).items():
+                    out.setdefault(key, set()).update(rows)
+    return out
+
+
+def in_words(report: JobReport) -> str:
+    """One line about a job."""
+    tasks = report.tasks
+    ends = [
+        (end, sum(task.end == end for task in tasks)) for end in ("running", "finished", "lost")
+    ]
+    told = ", ".join(f"{count:,} {end}" for end, count in ends if count)
+    out = sum(task.missing for task in tasks if task.end == "running")
+    stored, failed = sum(task.stored for task in tasks), sum(task.failed for task in tasks)
+    return (
+        f"job {report.job.name}: tasks {told}; rows {stored:,} stored, {failed:,} failed, {out:,} "
+        f"out, {sum(task.missing for task in tasks) - out:,} missing"
+    )
+
+
+def _commit(store: Store, job: Job, events: Iterable[Event]) -> int:
+    """Commit what events say is on disk or failed; return rows whose generation is gone."""
+    receipts: dict[tuple[str, str], list[Receipt]] = {}
+    failures: dict[tuple[str, str], list[Failure]] = {}
+    for event in events:
+        if event["event"] == "rows":
+            place = (event["stage"], job.keys[event["stage"]])
+            receipt = receipt_of(event)
+            receipts.setdefault(place, []).extend([] if receipt is None else [receipt])
+            failures.setdefault(place, []).extend(failures_of(event))
+    dropped = 0
+    for place, found in receipts.items():
+        generation = _generation(store, *place)
+        if generation is None:
+            dropped += sum(len(receipt.slots) for receipt in found)
+        else:
+            generation.commit(found, failures[place])
+    return dropped
+
+
+def _merge(store: Store, job: Job) -> JobReport:
+    states = task_states(job)  # before the journals: what ends meanwhile is looked at next time
+    report = JobReport(job, [TaskReport(n, state) for n, state in enumerate(states)])
+    for task in report.tasks:
+        events = list(_new_events(job, task.number))
+        report.dropped += _commit(store, job, events)
+        job.save_merged()
+        if task.state in ENDED:
+            task.end = "finished" if _is_finished(job, task.number) else "lost"
+            store.release(job.lease(task.number))
+    return report
+
+
+def _new_events(job: Job, task: int) -> Iterator[Event]:
+    """What was not committed before; counted as committed from now on."""
+    for path in journals(job.folder, task):
+        events, job.merged[path.name] = read_events(path, job.merged.get(path.name, 0))
+        yield from events
+
+
+def _all_events(job: Job, task: int) -> list[Event]:
+    return [event for path in journals(job.folder, task) for event in read_events(path)[0]]
+
+
+def _is_finished(job: Job, task: int) -> bool:
+    return any(event["event"] == "finished" for event in _all_events(job, task))
+
+
+def _count(store: Store, report: JobReport) -> None:
+    stages = {key: stage for stage, key in report.job.keys.items()}
+    for task in report.tasks:
+        for key, rows in report.job.rows(task.number).items():
+            task.rows += len(rows)
+            generation = _generation(store, stages[key], key)
+            if generation is not None:
+                missing = set(generation.missing(sorted(rows)))
+                task.stored += len(rows) - len(missing)
+                task.failed += sum(f.row_key in missing for f in generation.failures())
+        if task.end == "lost":
+            task.reason = _last_words(_all_events(report.job, task.number))
+
+
+def _last_words(events: Sequence[Event]) -> str:
+    if not events:
+        return "it never started"
+    last = events[-1]
+    if last["event"] == "error":
+        return f"{last['error_class']}: {last['message']}"
+    if last["event"] == "given_up":
+        return f"{last['starts']} starts in a row ended before any row was done"
+    if last["event"] == "stopped":
+        return f"it was told to end ({last['signal']}) and not started again"
+    return "it ended without a word"
+
+
+def _keep_logs(path: Path, report: JobReport) -> None:
+    """Logs of lost tasks outlive the job's folder."""
+    for task in report.tasks:
+        if task.end == "lost":
+            for log in report.job.logs(task.number):
+                kept = path / LOGS_FOLDER / f"{report.job.name}-{log.name}"
+                with suppress(OSError):
+                    kept.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(log, kept)
+                    task.logs.append(kept)
+
+
+def _generation(store: Store, stage: str, key: str) -> FeatureStore | None:
+    try:
+        return store.generation(stage, key)
+    except MissingGenerationError:
+        return None

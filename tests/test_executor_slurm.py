@@ -1,0 +1,254 @@
+"""Runs whose work is done by the tasks of a job: what they make, and what is left when they end."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs_fixtures import LOCAL, Contents, Told, contents, run, run_task, tasks_in_this_process
+
+from pipeline.errors import ConfigError
+from pipeline.executor_slurm import pack
+from pipeline.job_folder import Job, find_jobs, load_work
+from pipeline.merge import merge_jobs
+from pipeline.task_journal import TaskJournal, journals, read_events
+from pipeline.work import Unit, VideoWork
+from stores.registry import open_store
+
+ROWS = 22  # of the small experiment's stages that read videos
+NO_WAIT = "executor.wait=false"
+ALL = {"verb": 6, "noun": 6, "objects": 10}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    folder = tmp_path_factory.mktemp("in-process")
+    assert run(folder).complete
+    return contents(folder)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks run in this process when their job is submitted."""
+    monkeypatch.setattr("pipeline.executor_slurm.submit", tasks_in_this_process())
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks run when a test runs them."""
+    monkeypatch.setattr("pipeline.executor_slurm.submit", tasks_in_this_process(at_once=False))
+
+
+def the_job(folder: Path) -> Job:
+    (job,) = find_jobs(folder / "store")
+    return job
+
+
+def events(job: Job, task: int = 0) -> list[Any]:
+    return [event for path in journals(job.folder, task) for event in read_events(path)[0]]
+
+
+def made(report: Any) -> dict[str, int]:
+    return {stage.stage: stage.made for stage in report.stages}
+
+
+def leases(folder: Path) -> list[str]:
+    with open_store(folder / "store") as store:
+        return [lease.name for lease in store.leases()]
+
+
+def test_tasks_of_submitit_make_the_same_rows_to_the_byte(
+    tmp_path: Path, undisturbed: Contents
+) -> None:
+    told = Told()
+    report = run(tmp_path, *LOCAL, reporter=told)
+    assert report.complete
+    assert contents(tmp_path) == undisturbed
+    assert {name: made(report)[name] for name in ALL} == ALL
+    assert "2 tasks, processes" in told.lines[0]
+    assert find_jobs(tmp_path / "store") == []
+    assert leases(tmp_path) == []
+    verb = report.stages[0]
+    assert verb.timings.decode_seconds > 0
+    assert verb.batch_size == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_a_driver_that_does_not_wait_leaves_rows_to_the_merge(
+    tmp_path: Path, undisturbed: Contents
+) -> None:
+    told = Told()
+    report = run(tmp_path, *LOCAL, NO_WAIT, reporter=told)
+    assert not report.complete
+    assert sum(stage.left for stage in report.stages) == ROWS
+    assert "symbio merge" in told.lines[-1]
+    job = the_job(tmp_path)
+    assert leases(tmp_path) == [job.lease(0), job.lease(1)]
+    (merged,) = merge_jobs(tmp_path / "store")
+    assert [(task.end, task.missing) for task in merged.tasks] == [("finished", 0)] * 2
+    assert sum(task.stored for task in merged.tasks) == ROWS
+    assert find_jobs(tmp_path / "store") == []
+    assert leases(tmp_path) == []
+    assert merge_jobs(tmp_path / "store") == []
+    again = run(tmp_path)
+    assert made(again) == {"verb": 0, "noun": 0, "objects": 0, "aligned": 6}
+    assert contents(tmp_path) == undisturbed
+
+
+@pytest.mark.usefixtures("later")
+def test_a_second_run_leaves_alone_what_tasks_are_making(
+    tmp_path: Path, undisturbed: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    job = the_job(tmp_path)
+    states = ["RUNNING", "PENDING"]
+    monkeypatch.setattr("pipeline.merge.task_states", lambda job: states)
+    told = Told()
+    report = run(tmp_path, *LOCAL, NO_WAIT, reporter=told)
+    assert (sum(made(report).values()), report.complete) == (0, False)
+    assert told.lines == [
+        f"job {job.name}: tasks 2 running; rows 0 stored, 0 failed, 22 out, 0 missing"
+    ]
+    run_task(job, 0)
+    (merged,) = merge_jobs(tmp_path / "store")
+    assert merged.tasks[0].stored == merged.tasks[0].rows
+    assert leases(tmp_path) == [job.lease(0), job.lease(1)]
+    states[:] = ["GONE", "RUNNING"]
+    merge_jobs(tmp_path / "store")
+    assert leases(tmp_path) == [job.lease(1)]
+    states[:] = ["GONE", "NODE_FAIL"]
+    assert run(tmp_path).complete
+    assert contents(tmp_path) == undisturbed
+    assert find_jobs(tmp_path / "store") == []
+
+
+@pytest.mark.usefixtures("here")
+def test_rows_go_to_their_own_generation_when_settings_change(
+    tmp_path: Path, undisturbed: Contents
+) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    other = run(tmp_path, "stages.verb.clip.frames=2", "stages.noun.clip.frames=2")
+    assert made(other) == {"verb": 6, "noun": 6, "objects": 0, "aligned": 6}
+    first = run(tmp_path)
+    assert made(first) == {"verb": 0, "noun": 0, "objects": 0, "aligned": 6}
+    assert contents(tmp_path)["objects"] == undisturbed["objects"]
+
+
+@pytest.mark.usefixtures("later")
+def test_what_a_driver_read_is_not_committed_again(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    job = the_job(tmp_path)
+    run_task(job, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.merge.task_states", lambda job: ["RUNNING"] * 2)
+        merge_jobs(tmp_path / "store")
+        with open_store(tmp_path / "store", mode="a") as store:
+            verb = store.generation("verb", job.keys["verb"])
+            key = verb.keys()[0]
+            verb.forget([key])  # as a repair does, where a row is damaged
+        merge_jobs(tmp_path / "store")
+    with open_store(tmp_path / "store") as store:
+        assert store.generation("verb", job.keys["verb"]).missing([key]) == [key]
+
+
+def kill_at(folder: str, count: int) -> None:
+    """Run task 0 of the job in a folder, killed when it has written so many shards."""
+    write = TaskJournal.write
+    seen = 0
+
+    def maybe(self: TaskJournal, event: str, **fields: Any) -> None:
+        nonlocal seen
+        seen += event == "rows"
+        if seen == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(self, event, **fields)
+
+    TaskJournal.write = maybe  # type: ignore[method-assign]
+    run_task(the_job(Path(folder)), 0)
+
+
+@pytest.mark.usefixtures("later")
+def test_a_task_that_is_killed_loses_only_what_was_not_written(
+    tmp_path: Path, undisturbed: Contents
+) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT, "executor.tasks=1")
+    job = the_job(tmp_path)
+    child = multiprocessing.get_context("spawn").Process(target=kill_at, args=(str(tmp_path), 3))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    with journals(job.folder, 0)[0].open("ab") as file:
+        file.write(b'{"event": "rows", "stage": "ver')
+    rows = [event for event in events(job) if event["event"] == "rows"]
+    spoken_of = sum(len(event["receipt"]["slots"]) for event in rows)
+    (merged,) = merge_jobs(tmp_path / "store")
+    (task,) = merged.tasks
+    assert (task.end, task.reason) == ("lost", "it ended without a word")
+    assert 0 < spoken_of < task.stored < ROWS  # the third shard was whole, and is taken in
+    assert find_jobs(tmp_path / "store") == []
+    report = run(tmp_path)
+    assert sum(made(report)[name] for name in ALL) == task.missing == ROWS - task.stored
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_job_that_cannot_be_submitted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="could not be submitted"):
+        run(tmp_path, "executor.name=slurm")
+    assert list((tmp_path / "store" / "jobs").iterdir()) == []
+    assert leases(tmp_path) == []
+
+
+@pytest.mark.usefixtures("later")
+def test_a_driver_that_is_told_to_stop_leaves_the_job_to_itself(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.executor_slurm.task_states", lambda job: ["RUNNING"] * 2)
+        stop = threading.Event()
+        timer = threading.Timer(1.0, stop.set)
+        told = Told()
+        timer.start()
+        report = run(tmp_path, *LOCAL, stop=stop, reporter=told)
+    assert report.interrupted
+    job = the_job(tmp_path)
+    assert "kill 0 0" in told.lines[-1]
+    assert leases(tmp_path) == [job.lease(0), job.lease(1)]
+
+
+@pytest.mark.usefixtures("later")
+def test_a_driver_tells_of_a_task_that_was_lost_and_goes_on(tmp_path: Path) -> None:
+    told = Told()
+    report = run(tmp_path, *LOCAL, reporter=told)
+    assert not report.complete
+    assert [line.split(" ended")[0] for line in told.lines[1:]] == ["task 0", "task 1"]
+    assert the_job(tmp_path).tasks == 2  # for the merge
+
+
+def unit(number: int, rows: int) -> Unit:
+    return Unit(number, (VideoWork(None, {"verb": [None] * rows}),), {})  # type: ignore[arg-type,list-item]
+
+
+def test_units_are_shared_out_evenly() -> None:
+    packed = pack([unit(n, rows) for n, rows in enumerate([9, 1, 8, 2, 7, 3])], 3, {"verb": 10})
+    assert [[u.number for u in share] for share in packed] == [[0, 1], [2, 3], [4, 5]]
+    assert [len(share) for share in pack([unit(0, 1)], 4, {"verb": 10})] == [1]
+
+
+@pytest.mark.usefixtures("later")
+def test_work_that_others_could_have_written_is_not_loaded(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    job = the_job(tmp_path)
+    assert job.folder.stat().st_mode & 0o777 == 0o700
+    _, units = load_work(job.folder, 0)
+    described = json.loads((job.folder / "task_0.json").read_text())["units"]
+    assert [unit.number for unit in units] == [unit["unit"] for unit in described]
+    (job.folder / "setup.pkl").chmod(0o620)
+    with pytest.raises(PermissionError, match="others can write"):
+        load_work(job.folder, 0)
