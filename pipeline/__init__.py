@@ -21,6 +21,13 @@ Where to look:
     doing it                               run, run_aligned, align; work, unit, stage_work,
                                            shard_thread
     jobs on a cluster                      config_slurm, job_states, task_journal
+    stages, their settings and keys        stages, stage_*, keys, rows, generations
+    what is to be done                     plan, sizing, stored
+    doing it                               run, run_setup; work, unit_queue; workbench, unit,
+                                           stage_work, shard_thread; run_aligned, align
+    who does it                            executors, executor_*; local_worker, processes
+    doing it without keeping it            rehearsal
+    why it is to be done                   explain, explain_settings, row_account
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,
@@ -31,9 +38,10 @@ Where to look:
     what heads answered                    saved_scores, fusion, submission, submission_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
-    commands                               commands, failure_commands, run_cli, head_cli,
-                                           head_commands, score_commands, store_cli,
-                                           store_commands, store_*, cli_support
+    commands                               commands, failure_commands, explain_commands,
+                                           run_cli, head_cli, head_commands,
+                                           score_commands, store_cli, store_commands, store_*,
+                                           cli_support
     the demonstration                      demo, toy_*
     errors                                 errors
 """

@@ -1,4 +1,4 @@
-"""`symbio plan`, `run`, `status`, `failures`, `merge`: the command line of extraction."""
+"""The command line of extraction: `symbio plan`, `run`, `status`, `explain`, `failures`, `merge`."""
 
 from __future__ import annotations
 
@@ -162,4 +162,42 @@ def merge(config: Path, overrides: tuple[str, ...]) -> None:
         sys.exit(EXIT_INCOMPLETE)
 
 
-RUN_COMMANDS = (plan, run, status, failures, merge)
+@click.command()
+@config_options
+@click.option("--stage", required=True, type=click.Choice(STAGES), help="Which stage.")
+@click.option("--clip", "clip_id", help="One row, by its name: video/segment/view, or video@1.5s.")
+@click.option(
+    "--try", "try_it", is_flag=True, help="With --clip: make that row now, and store nothing."
+)
+@json_option
+def explain(
+    config: Path,
+    overrides: tuple[str, ...],
+    stage: str,
+    clip_id: str | None,
+    try_it: bool,
+    as_json: bool,
+) -> None:
+    """Say why rows are missing: which setting, video or label changed, or which error there was.
+
+    Example: symbio explain configs/epic55_saoa_r50.yaml --stage verb
+    """
+    if try_it and clip_id is None:
+        raise click.UsageError("--try goes with --clip")
+    with errors():
+        from pipeline import explain_commands
+        from pipeline.reproduce import ConfigSource
+
+        experiment, console = load(config, overrides), make_console()
+        if clip_id is None:
+            explain_commands.explain(experiment, console, stage, as_json=as_json)
+            return
+        source = ConfigSource(config, overrides)
+        made = explain_commands.explain_row(
+            experiment, source, console, stage, clip_id, try_it=try_it, as_json=as_json
+        )
+    if not made:
+        sys.exit(EXIT_INCOMPLETE)
+
+
+RUN_COMMANDS = (plan, run, status, explain, failures, merge)

@@ -36,6 +36,7 @@ def test_all_commands_are_there() -> None:
         "plan",
         "run",
         "status",
+        "explain",
         "failures",
         "merge",
         "finetune",

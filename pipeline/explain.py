@@ -1,0 +1,250 @@
+"""Why rows of a stage are missing.
+
+A row is looked for by its content. Where it is not found, what is stored under its *name* says what
+has changed since: another content of the video, or other times. Settings of the whole stage are the
+business of `explain_settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice, product
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.error_classes import class_name
+from pipeline.experiment import Experiment
+from pipeline.explain_settings import Nearest, nearest_generation
+from pipeline.generations import open_generation
+from pipeline.plan import StagePlan
+from pipeline.rows import DerivedRow, VideoRow
+from pipeline.stage_rows import StageRows, stored
+from pipeline.stages import AlignedStage, ObjectsStage
+from stores.base import FeatureStore, RowInfo, Store
+
+__all__ = [
+    "Explanation",
+    "Reason",
+    "ReasonName",
+    "RowReason",
+    "explain_stage",
+    "info_of",
+    "why_missing",
+]
+
+MAX_EXAMPLES = 3
+# docs/extraction.md says what each is.
+ReasonName = Literal[
+    "no_generation",
+    "new_video",
+    "never_made",
+    "content_changed",
+    "times_changed",
+    "upstream_missing",
+    "upstream_changed",
+    "video_gone",
+    "failed",
+]
+SAME_SECONDS = 5e-7  # times are whole microseconds
+
+
+@dataclass(frozen=True)
+class RowReason:
+    """Why one row is missing.
+
+    Attributes:
+        name: stable, for programs.
+        text: the same for people.
+        about: the video, where it is a matter of one; reasons of a name are told apart by it.
+    """
+
+    name: ReasonName
+    text: str
+    about: str = ""
+
+
+@dataclass
+class Reason:
+    """Why several rows are missing. ``text``: of the first; ``examples``: names of some."""
+
+    name: ReasonName
+    text: str
+    rows: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is missing of a stage, and why.
+
+    Attributes:
+        nearest: what is stored of the stage with other settings; None where rows are stored with
+            these settings, or none at all.
+        reasons: most rows first; they do not count rows of videos that were never there.
+        missing_videos: those, and why: video id → reason.
+    """
+
+    stage: str
+    key: str
+    wanted: int
+    present: int
+    failed: int
+    missing: int
+    nearest: Nearest | None
+    reasons: list[Reason]
+    missing_videos: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; see docs/extraction.md for the fields."""
+        return asdict(self)
+
+
+def explain_stage(experiment: Experiment, store: Store | None, plan: StagePlan[Any]) -> Explanation:
+    """Say why rows of a stage are missing.
+
+    Raises:
+        ValueError: a generation's description is damaged.
+    """
+    nearest = None
+    if plan.generation is None and store is not None:
+        nearest = nearest_generation(experiment, store, plan.stage)
+    return Explanation(
+        stage=plan.stage.name,
+        key=plan.stage.key,
+        wanted=plan.wanted,
+        present=plan.present,
+        failed=plan.failed,
+        missing=len(plan.todo),
+        nearest=nearest,
+        reasons=_gather(why_missing(experiment, store, plan), plan),
+        missing_videos={m.video.video_id: m.reason for m in experiment.missing_videos},
+    )
+
+
+def why_missing(
+    experiment: Experiment, store: Store | None, plan: StagePlan[Any]
+) -> Iterator[tuple[RowReason, StageRows[Any]]]:
+    """The rows that a plan would make, in groups of one reason each; a reason may come again."""
+    sift = _without_upstream if isinstance(plan.stage, AlignedStage) else _without_video
+    groups, rest = sift(experiment, store, plan.todo)
+    yield from groups
+    if plan.generation is None:
+        if rest:
+            text = "no row was ever made with these settings"
+            yield RowReason("no_generation", text), rest
+        return
+    has_boxes = isinstance(plan.stage, ObjectsStage) and plan.stage.boxes is not None
+    known = _Stored(plan.generation, has_boxes=has_boxes)
+    for number, row in enumerate(rest):
+        yield known.why(info_of(row)), rest[number : number + 1]
+
+
+def info_of(row: VideoRow | DerivedRow) -> RowInfo:
+    """What people know of a row."""
+    return row.info if isinstance(row, DerivedRow) else row.info(clamped=False)
+
+
+Sifted = tuple[list[tuple[RowReason, StageRows[Any]]], StageRows[Any]]
+
+
+def _without_video(experiment: Experiment, store: Store | None, todo: StageRows[Any]) -> Sifted:
+    """Rows whose video is known from before and gone now, and the others."""
+    groups = []
+    left = np.ones(len(todo), dtype=bool)
+    for number, source_id in enumerate(todo.source_ids):
+        mine = todo.sources == number
+        if not mine.any() or experiment.videos[source_id].path.exists():
+            continue
+        left &= ~mine
+        video = experiment.videos[source_id]
+        reason = _of_video(video.video_id, "video_gone", f"{video.path} is not there any more")
+        groups.append((reason, todo.take(mine)))
+    return groups, todo.take(left)
+
+
+def _without_upstream(experiment: Experiment, store: Store | None, todo: StageRows[Any]) -> Sifted:
+    """Rows that lack rows they are made from, and the others."""
+    lacking = {}
+    for stage in experiment.aligned.upstream:
+        keys, numbers = todo.upstream(stage.name)
+        generation = open_generation(store, stage)
+        there = np.zeros(len(keys), bool) if generation is None else stored(generation, keys)
+        lacking[stage.name] = ~there[numbers].all(axis=1)
+    groups = []
+    left = np.ones(len(todo), dtype=bool)
+    for combination in product((True, False), repeat=len(lacking)):
+        names = [name for name, lacks in zip(lacking, combination, strict=True) if lacks]
+        if not names:
+            continue
+        wanted = zip(lacking.values(), combination, strict=True)
+        mine = np.all([rows == lacks for rows, lacks in wanted], axis=0)
+        if mine.any():
+            text = f"rows of {' and '.join(names)} that it is made from are missing"
+            groups.append((RowReason("upstream_missing", text, text), todo.take(mine)))
+            left &= ~mine
+    return groups, todo.take(left)
+
+
+def _of_video(video_id: str, name: ReasonName, text: str) -> RowReason:
+    return RowReason(name, f"video {video_id}: {text}", video_id)
+
+
+class _Stored:
+    """What a generation holds, by the names that people know."""
+
+    def __init__(self, generation: FeatureStore, *, has_boxes: bool) -> None:
+        self._stage = generation.stage
+        self._has_boxes = has_boxes
+        self._infos = {info.clip_id: info for info in generation.infos(generation.keys())}
+        self._videos = {info.video_id for info in self._infos.values()}
+
+    def why(self, row: RowInfo) -> RowReason:
+        """Why a row is not there, whose video is and whose upstream rows are."""
+        video = row.video_id
+        old = self._infos.get(row.clip_id)
+        if old is None and row.video_id not in self._videos:
+            return _of_video(video, "new_video", "it is new, no row of it was ever made")
+        if old is None:
+            return _of_video(video, "never_made", "not made yet, as others of it are")
+        if not _same_times(old, row):
+            return _of_video(
+                video, "times_changed", f"frames were at {_times(old)} and are at {_times(row)}"
+            )
+        if self._stage == AlignedStage.name:
+            return _of_video(video, "upstream_changed", "rows it is made from were made anew")
+        boxes = " or the boxes given for it" if self._has_boxes else ""
+        return _of_video(
+            video, "content_changed", f"its content{boxes} changed: rows are of what it was"
+        )
+
+
+def _gather(
+    found: Iterable[tuple[RowReason, StageRows[Any]]], plan: StagePlan[Any]
+) -> list[Reason]:
+    reasons: dict[tuple[str, str], Reason] = {}
+
+    def add(reason: RowReason, rows: int, names: Iterable[str]) -> None:
+        made = reasons.setdefault((reason.name, reason.about), Reason(reason.name, reason.text))
+        made.rows += rows
+        made.examples += islice(names, MAX_EXAMPLES - len(made.examples))
+
+    for failure in plan.failures:
+        name = class_name(failure.error_class)
+        text = f"video {failure.video_id}: failed: {name}: {failure.message}"
+        add(RowReason("failed", text, text), 1, [failure.clip_id])
+    for reason, rows in found:
+        add(reason, len(rows), (info_of(row).clip_id for row in rows))
+    return sorted(reasons.values(), key=lambda reason: -reason.rows)
+
+
+def _same_times(one: RowInfo, other: RowInfo) -> bool:
+    first = abs(one.first_seconds - other.first_seconds)
+    return max(first, abs(one.last_seconds - other.last_seconds)) < SAME_SECONDS
+
+
+def _times(info: RowInfo) -> str:
+    if info.first_seconds == info.last_seconds:
+        return f"{info.first_seconds:g} s"
+    return f"{info.first_seconds:.2f}–{info.last_seconds:.2f} s"
