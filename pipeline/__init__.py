@@ -31,7 +31,7 @@ Where to look:
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,
-                                           journal_files; error_classes, reproduce
+                                           journal_files, worker_board; error_classes, reproduce
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, head_metrics,
                                            train_settings, runs, run_status

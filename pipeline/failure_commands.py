@@ -15,11 +15,11 @@ from pipeline.console import by_number
 from pipeline.error_classes import class_name, of_classes
 from pipeline.experiment import resolve
 from pipeline.plan import plan_all
-from pipeline.reproduce import ConfigSource
+from pipeline.reproduce import ConfigSource, failure_fields
 from pipeline.stored import open_if_there
 from stores.base import Failure
 
-__all__ = ["failure_fields", "show_failures"]
+__all__ = ["show_failures"]
 
 
 def show_failures(
@@ -57,21 +57,6 @@ def show_failures(
         _print(console, source, stage, failures)
     if not kept:
         console.print("no row has failed")
-
-
-def failure_fields(failure: Failure, stage: str, source: ConfigSource) -> dict[str, Any]:
-    """A failure as JSON values; see docs/extraction.md for the fields."""
-    return {
-        "stage": stage,
-        "row": failure.row_key,
-        "clip": failure.clip_id,
-        "video": failure.video_id,
-        "class": class_name(failure.error_class),
-        "exception": failure.error_class,
-        "message": failure.message,
-        "frame": failure.frame,
-        "reproduce": source.reproduce(stage, failure.clip_id),
-    }
 
 
 def _document(

@@ -14,11 +14,15 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.reproduce import ConfigSource, failure_fields
+from pipeline.worker_board import WorkerBoard, WorkerLine
+from stores.base import Failure
 from stores.durable import replace_file
 
 __all__ = ["LIVE_FILE", "LOGS_FOLDER", "Journal", "boot_id", "process_started", "utc_now"]
@@ -36,10 +40,21 @@ class Journal:
 
     Args:
         folder: of the store, which is there; None keeps nothing.
+        source: what was typed to name the experiment, for commands that show failures again.
+        on_workers: told about the workers whenever something about them changed.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        source: ConfigSource | None = None,
+        on_workers: Callable[[Sequence[WorkerLine]], None] | None = None,
+    ) -> None:
         self._folder = folder
+        self._source = source
+        self._on_workers = on_workers
+        self._board = WorkerBoard()
         started = datetime.now(UTC)
         self.path: Path | None = None
         if folder is not None:
@@ -63,15 +78,25 @@ class Journal:
 
     def event(self, event: str, **fields: Any) -> None:
         """Add a line: the UTC time, the event's name and its fields, which are JSON values."""
+        now = utc_now()
+        if self._board.note(event, fields, now):
+            self.live(workers=[line.to_json() for line in self._board.lines])
+            if self._on_workers is not None:
+                self._on_workers(self._board.lines)
         if self.path is None:
             return
-        line = json.dumps({"time": utc_now(), "event": event, **fields}, default=str) + "\n"
+        line = json.dumps({"time": now, "event": event, **fields}, default=str) + "\n"
         with self._lock:
             try:
                 self._write(self.path, line.encode())
             except OSError as error:
                 self._close_file()  # what comes back after having vanished is opened anew
                 self._complain(error)
+
+    def failures(self, stage: str, failures: Iterable[Failure]) -> None:
+        """Add a line for each row that cannot be made, with the command that shows it again."""
+        for failure in failures:
+            self.event("failure", **failure_fields(failure, stage, self._source))
 
     def live(self, **state: Any) -> None:
         """Say how far the run is; fields that are not named keep what they were.

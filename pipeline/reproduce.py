@@ -1,4 +1,4 @@
-"""The command that shows one failure again."""
+"""What is said of a failure, and the command that shows it again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ConfigSource"]
+from pipeline.error_classes import class_name
+from stores.base import Failure
+
+__all__ = ["ConfigSource", "failure_fields"]
 
 
 @dataclass(frozen=True)
@@ -25,3 +29,18 @@ class ConfigSource:
     def reproduce(self, stage: str, clip_id: str) -> str:
         """The command that makes one row again, writes nothing, and shows what went wrong."""
         return self.command("explain", "--stage", stage, "--clip", clip_id, "--try")
+
+
+def failure_fields(failure: Failure, stage: str, source: ConfigSource | None) -> dict[str, Any]:
+    """A failure as JSON values; see docs/extraction.md for the fields."""
+    return {
+        "stage": stage,
+        "row": failure.row_key,
+        "clip": failure.clip_id,
+        "video": failure.video_id,
+        "class": class_name(failure.error_class),
+        "exception": failure.error_class,
+        "message": failure.message,
+        "frame": failure.frame,
+        "reproduce": None if source is None else source.reproduce(stage, failure.clip_id),
+    }

@@ -122,8 +122,9 @@ def test_the_nearest_generation_has_the_fewest_differences(copied: Path) -> None
     assert symbio("run", copied, "--stage", "verb", *other, "--quiet").code == 0
     near = ("stages.verb.clip.stride=3", "stages.verb.dtype=bfloat16")
     assert differences(copied, "verb", *near) == [("stages.verb.dtype", "float32", "bfloat16")]
-    near = ("stages.verb.clip.stride=4",)
-    assert differences(copied, "verb", *near) == [("stages.verb.clip.stride", "2", "4")]
+    assert differences(copied, "verb", "stages.verb.clip.stride=4") == [
+        ("stages.verb.clip.stride", "2", "4")
+    ]
 
 
 def test_an_upstream_generation_that_is_gone(copied: Path) -> None:

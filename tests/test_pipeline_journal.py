@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ import pytest
 from pipeline import journal as journal_module
 from pipeline.journal import LIVE_FILE, Journal
 from pipeline.journal_files import read_live, read_log, run_logs
-from stores.base import ArraySpec, Row, RowInfo
+from pipeline.reproduce import ConfigSource
+from pipeline.worker_board import WorkerLine
+from stores.base import ArraySpec, Failure, Row, RowInfo
 from stores.registry import open_store
 
 PATIENCE_SECONDS = 20.0
@@ -253,3 +255,52 @@ def test_a_store_leaves_its_logs_alone(tmp_path: Path, format: str) -> None:
         store.repair()
     journal.close()
     assert [event["event"] for event in events(tmp_path)] == ["run_started"]
+
+
+def test_workers_are_known_from_events(tmp_path: Path) -> None:
+    told: list[list[str]] = []
+
+    def listen(lines: Sequence[WorkerLine]) -> None:
+        told.append([f"{line.name}: {line.at_what}" for line in lines])
+
+    journal = Journal(tmp_path, on_workers=listen)
+    journal.event("worker_started", worker="worker 0", pid=11)
+    journal.event("worker_started", worker="worker 1", pid=12, host="elsewhere")
+    journal.event("unit_started", unit=5, worker="worker 1", videos=["a", "b", "c", "d", "e"])
+    journal.event("committed", stage="verb", rows=1, nbytes=10)
+    assert told[-1] == ["worker 0: waiting", "worker 1: a, b, c and 2 more"]
+    assert len(told) == 3
+    wait_for(lambda: bool(read_live(tmp_path)))
+    journal.event("unit_started", unit=6, worker="worker 0", videos=["f"])
+    journal.event("unit_lost", unit=5, reason="signal SIGKILL")
+    journal.event("worker_ended", worker="worker 1", pid=12, reason="signal SIGKILL")
+    assert told[-2:] == [["worker 0: f", "worker 1: waiting"], ["worker 0: f"]]
+    journal.event("unit_finished", unit=6, worker="worker 0")
+    assert told[-1] == ["worker 0: waiting"]
+
+    def workers() -> list[dict[str, Any]]:
+        live = read_live(tmp_path)
+        return [] if live is None else live.state["workers"]
+
+    wait_for(lambda: [w["unit"] for w in workers()] == [None])
+    assert (workers()[0]["pid"], workers()[0]["host"]) == (11, socket.gethostname())
+    journal.close()
+
+
+def test_failures_name_the_command_that_shows_them(tmp_path: Path) -> None:
+    source = ConfigSource(Path("my kitchen.yaml"), ["device=cuda"])
+    journal = Journal(tmp_path, source=source)
+    failure = Failure("0" * 64, "a/1/0", "a", "FrameDecodeError", "damaged", frame=7)
+    journal.failures("verb", [failure])
+    journal.close()
+    (found,) = events(tmp_path)
+    assert (found["event"], found["stage"], found["clip"], found["video"]) == (
+        "failure",
+        "verb",
+        "a/1/0",
+        "a",
+    )
+    assert (found["class"], found["message"], found["frame"]) == ("decode_error", "damaged", 7)
+    assert found["reproduce"] == (
+        "symbio explain 'my kitchen.yaml' --set device=cuda --stage verb --clip a/1/0 --try"
+    )
