@@ -1,4 +1,4 @@
-"""The command line of extraction: `symbio plan`, `run`, `status`, `explain`, `failures`, `merge`."""
+"""Extraction on the command line: `symbio plan`, `run`, `status`, `explain`, `failures`, `merge`."""
 
 from __future__ import annotations
 
