@@ -1,4 +1,4 @@
-"""Extraction on the command line: `symbio plan`, `run`, `status`, `explain`, `failures`, `merge`."""
+"""Extraction on the command line: `symbio plan`, `run`, `status`, `explain` and the like."""
 
 from __future__ import annotations
 
