@@ -119,7 +119,9 @@ class _Watch:
         looked_at = -float("inf")
         while self._open and not stop.is_set():
             ended: list[int] = []
-            if time.monotonic() - looked_at > STATE_SECONDS[self._job.cluster]:
+            nearly_over = self._open <= self._finished
+            interval = JOURNAL_SECONDS if nearly_over else STATE_SECONDS[self._job.cluster]
+            if time.monotonic() - looked_at >= interval:
                 looked_at = time.monotonic()
                 states = task_states(self._job)  # before the journals are read to their ends
                 ended = [task for task in sorted(self._open) if states[task] in ENDED]

@@ -34,6 +34,7 @@ ADAPTERS = {
     "torchvision.models.optical_flow": ("extractors/flow_raft.py",),
     "cv2": ("extractors/flow_tvl1.py",),
     "detectron2": ("extractors/detectron2_*.py",),
+    "submitit": ("pipeline/executor_slurm.py", "pipeline/slurm_task.py"),
     "zarr": ("stores/zarr_*.py",),
     "h5py": ("stores/hdf5_*.py",),
     "ray": ("pipeline/executor_ray.py", "pipeline/ray_*.py"),
