@@ -77,7 +77,7 @@ def most_clips(seconds: float, every_seconds: float) -> int:
 def works(experiment: Experiment) -> list[VideoWork]:
     """What the run will decode."""
     stage = experiment.video_stages[STAGE]
-    rows = stage.rows(experiment.clips, experiment.identities)
+    rows = stage.rows(experiment.table)
     return [
         VideoWork(video, {STAGE: [row for row in rows if row.video_id == video_id]})
         for video_id, video in experiment.videos.items()

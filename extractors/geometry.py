@@ -8,11 +8,12 @@ aspect and a crop from the centre; there boxes are first brought into what the c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extractors.transforms import RESIZE, Pixels, resize_frame
+if TYPE_CHECKING:  # it loads torch, which sizes do not need
+    from extractors.transforms import Pixels
 
 __all__ = ["Geometry", "square"]
 
@@ -41,6 +42,8 @@ class Geometry:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the pixels, for cache keys."""
+        from extractors.transforms import RESIZE
+
         return {"resize_px": self.resize_px, "crop_px": self.crop_px, "method": RESIZE}
 
     def scaled_size_px(self, height_px: int, width_px: int) -> tuple[int, int]:
@@ -60,6 +63,8 @@ class Geometry:
         Returns:
             (H', W', C) of the same dtype, contiguous.
         """
+        from extractors.transforms import resize_frame
+
         scaled = resize_frame(frame, self.scaled_size_px(*frame.shape[:2]))
         if self.crop_px is None:
             return scaled

@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from heads.base import Head, HeadConfig, HeadDims
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they load torch, which names do not need
+    from heads.base import Head, HeadConfig
     from stores.base import ArraySpec
 
 _HEADS = {
@@ -112,6 +109,10 @@ def create_head(
         ValueError: unknown name or option, an option of another type than its default, or a store
             that lacks an input.
     """
+    import torch
+
+    from heads.base import HeadConfig, HeadDims
+
     cls = head_class(name)
     dims = HeadDims.from_specs(specs, cls.inputs)
     config = HeadConfig(name, dims, num_verbs, num_nouns, head_options(name, options))

@@ -4,7 +4,7 @@ Where to look:
     an experiment's file                   config, config_*, yaml_file, presets
     labels, segments, clips                datasets, dataset_*, csv_file, segments, clips
     videos and what they are               videos, promises, identity; boxes, boxes_store
-    a config made concrete                 experiment
+    a config made concrete                 experiment, head_check; known (without torch)
     stages, their settings and keys        stages, stage_*, keys, clip_table, rows,
                                            generations
     what is to be done                     plan
@@ -20,6 +20,10 @@ Where to look:
     what is to be done                     plan, sizing, stored
     doing it                               run, run_aligned, align; work, unit, stage_work,
                                            shard_thread
+    what is to be done                     plan, sizing, stored; settled (nothing is)
+    doing it                               run, run_setup; work, unit_queue; workbench, unit,
+                                           stage_work, shard_thread; run_aligned, align
+    who does it                            executors, executor_*; local_worker, processes
     jobs on a cluster                      config_slurm, job_states, task_journal
     stages, their settings and keys        stages, stage_*, keys, rows, generations
     what is to be done                     plan, sizing, stored

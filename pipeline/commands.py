@@ -24,9 +24,10 @@ from pipeline.console import (
 )
 from pipeline.experiment import Experiment, resolve
 from pipeline.plan import plan_all, without_absent
-from pipeline.run import run_experiment
 from pipeline.run_report import RunReport, write_report
+from pipeline.settled import settled_report
 from pipeline.stored import open_if_there
+from stores.base import Store
 
 __all__ = ["run_stages", "show_plan", "show_status"]
 
@@ -37,6 +38,7 @@ def show_plan(config: ExperimentConfig, console: Console, *, rehash: bool) -> No
     with open_if_there(config.store.path) as store:
         plans = plan_all(experiment, store)
         console.print(plan_table(plans))
+        _remember(experiment, store)
     videos = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
     _, gone = without_absent(experiment, videos)
     print_missing(console, [*experiment.missing_videos, *gone])
@@ -57,10 +59,14 @@ def run_stages(
     if report_path is not None and not report_path.parent.is_dir():
         raise FileNotFoundError(f"{report_path.parent}: no such folder for the report; make it")
     experiment = resolve(config, rehash=rehash)
-    with _stop_on_signals() as stop, ProgressReporter(console, quiet=quiet) as reporter:
-        report = run_experiment(
-            experiment, stages=stages, retry_failed=retry_failed, reporter=reporter, stop=stop
-        )
+    report = settled_report(experiment, stages, retry_failed=retry_failed)
+    if report is None:
+        from pipeline.run import run_experiment  # with the networks' libraries
+
+        with _stop_on_signals() as stop, ProgressReporter(console, quiet=quiet) as reporter:
+            report = run_experiment(
+                experiment, stages=stages, retry_failed=retry_failed, reporter=reporter, stop=stop
+            )
     print_run(console, report, quiet=quiet)
     if report_path is not None:
         write_report(report, report_path)
@@ -80,6 +86,7 @@ def show_status(config: ExperimentConfig, console: Console) -> None:
         columns = {"stage": "left", "key": "left"}
         columns |= dict.fromkeys(("wanted", "present", "missing", "failed"), "right")
         console.print(table(f"{config.name} in {config.store.path}", columns, rows))
+        _remember(experiment, store)
     print_failures(console, {p.stage.name: p.failures for p in plans})
     print_missing(console, experiment.missing_videos)
 
@@ -101,6 +108,12 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
+
+
+def _remember(experiment: Experiment, store: Store | None) -> None:
+    """Keep what was learnt where there is a store; elsewhere none could be made any more."""
+    if store is not None:
+        experiment.known.save_if_possible()
 
 
 def _print_boxless(experiment: Experiment, console: Console) -> None:

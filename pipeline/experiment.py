@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from extractors.video import reader_identity
-from heads.registry import head_class, head_options, list_heads
 from pipeline.boxes import BoxTable
 from pipeline.boxes_store import load_boxes
 from pipeline.clip_table import ClipTable
@@ -24,14 +23,15 @@ from pipeline.config_flow import FlowConfig
 from pipeline.config_stages import ClipStageConfig, ObjectsConfig
 from pipeline.datasets import flow_config, load_dataset, videos_config
 from pipeline.errors import AnnotationError, ConfigError
+from pipeline.head_check import check_head
 from pipeline.identity import MEMO_NAME, IdentityMemo
+from pipeline.known import Known
 from pipeline.segments import Dataset
 from pipeline.stage_flow import flow_source
-from pipeline.stages import MAP_OUTPUTS, AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
-from pipeline.train_settings import train_settings
+from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
 from pipeline.videos import Video, locate_flow, locate_video
 
-__all__ = ["Experiment", "MissingVideo", "check_head", "check_head_name", "resolve", "stage_keys"]
+__all__ = ["Experiment", "MissingVideo", "resolve", "stage_keys"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Experiment:
     missing_videos: Sequence[MissingVideo]
     aligned: AlignedStage
     memo: IdentityMemo
+    known: Known
 
     @cached_property
     def table(self) -> ClipTable:
@@ -84,13 +85,13 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
         AnnotationError: labels or boxes are not valid.
         ConfigError: weights or boxes are absent, or a network does not take its options.
     """
-    check_head(config)
+    known = Known(config.store.path)
+    check_head(config, known)
     memo = IdentityMemo(config.store.path / MEMO_NAME, rehash=rehash)
     dataset, where = load_dataset(config.data), videos_config(config.data)
     boxes = _boxes(config.stages.objects)
-    aligned = _stages(
-        config, where, memo, boxes
-    )  # before hours of hashing: weights that are not there
+    # Before hours of hashing: weights that are not there.
+    aligned = _stages(config, where, memo, known, boxes)
     views = config.views
     clips = make_clips(
         dataset.segments, train_views=views.train, test_views=views.test, seed=views.seed
@@ -113,6 +114,7 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
         ],
         aligned=aligned,
         memo=memo,
+        known=known,
     )
 
 
@@ -127,41 +129,6 @@ def _check_boxes(boxes: BoxTable | None, dataset: Dataset) -> None:
             f"{boxes.path}: got no {boxes.entry} for {len(without):,} labelled videos ({shown}), "
             "expected boxes for every video; check how the ids are spelt"
         )
-
-
-def check_head(config: ExperimentConfig) -> None:
-    """A head that cannot be trained is found out before days of extraction, not after.
-
-    Raises:
-        ConfigError: no such head, options it does not have, an output that is not stored, or
-            settings of its training that do not go together.
-    """
-    check_head_name(config)
-    name = config.head.name
-    try:
-        head_options(name, config.head.options)
-    except ValueError as error:
-        raise ConfigError(f"head: {error}") from error
-    inputs, stored = head_class(name).inputs, config.stages.aligned.noun_roi
-    whole_maps = [output for output in inputs if output in MAP_OUTPUTS]
-    if config.train.features == "aligned" and whole_maps:
-        raise ConfigError(
-            f"head.name: got {name!r}, which reads {', '.join(whole_maps)}, with train.features: "
-            "aligned; set it to maps"
-        )
-    if config.train.features == "aligned" and "noun_roi" in inputs and not stored:
-        raise ConfigError(
-            f"head.name: got {name!r}, which reads noun_roi, with stages.aligned.noun_roi: false; "
-            "set it to true, or train from whole maps with train.features: maps"
-        )
-    train_settings(config.train)
-
-
-def check_head_name(config: ExperimentConfig) -> None:
-    """The part of `check_head` that is about the name alone."""
-    name = config.head.name
-    if name not in list_heads():
-        raise ConfigError(f"head.name: got {name!r}, expected one of {', '.join(list_heads())}")
 
 
 def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:
@@ -225,13 +192,17 @@ def stage_keys(config: ExperimentConfig) -> dict[str, str]:
     Raises:
         ConfigError: weights are absent and were never seen, or a network's options do not fit.
     """
-    memo = IdentityMemo(config.store.path / MEMO_NAME)
-    aligned = _stages(config, videos_config(config.data), memo, boxes=None)
+    memo, known = IdentityMemo(config.store.path / MEMO_NAME), Known(config.store.path)
+    aligned = _stages(config, videos_config(config.data), memo, known, boxes=None)
     return {stage.name: stage.key for stage in (*aligned.upstream, aligned)}
 
 
 def _stages(
-    config: ExperimentConfig, where: VideosConfig, memo: IdentityMemo, boxes: BoxTable | None
+    config: ExperimentConfig,
+    where: VideosConfig,
+    memo: IdentityMemo,
+    known: Known,
+    boxes: BoxTable | None,
 ) -> AlignedStage:
     reading = _reading_settings(where)
     sections = config.stages
@@ -248,7 +219,8 @@ def _stages(
             boxes=boxes,
         ),
     )
-    _ = aligned.key  # a network option that does not exist is found out here, by its key
+    for stage in aligned.upstream:  # a network option that does not exist is found out here
+        stage.take_key(known.recall("stage key", stage.about, partial(getattr, stage, "key")))
     return aligned
 
 

@@ -10,10 +10,11 @@ from extractors.base import ClipExtractor, FrameExtractor, OutputSpec
 from pipeline.config_file import dump_config
 from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment
+from pipeline.known import Known
 from pipeline.stages import Stage, VideoStage
 from stores.base import ArraySpec, FeatureStore, MissingGenerationError, Store
 
-__all__ = ["create_generation", "create_network", "open_generation", "row_specs"]
+__all__ = ["create_generation", "create_network", "open_generation", "planned_specs", "row_specs"]
 
 
 def create_network(stage: VideoStage, device: str) -> ClipExtractor | FrameExtractor:
@@ -31,6 +32,25 @@ def create_network(stage: VideoStage, device: str) -> ClipExtractor | FrameExtra
 def row_specs(outputs: Mapping[str, OutputSpec]) -> dict[str, ArraySpec]:
     """An extractor's outputs as what a store keeps."""
     return {name: ArraySpec(**vars(spec)) for name, spec in outputs.items()}
+
+
+def planned_specs(known: Known, stage: VideoStage) -> dict[str, ArraySpec]:
+    """Outputs of a stage without rows.
+
+    Its network is built for that, on no device at all (the one that will run it may be elsewhere),
+    once for its settings: weights that do not fit are found out here.
+
+    Raises:
+        ConfigError: weights that do not fit, or cannot be read.
+    """
+
+    def build() -> dict[str, Any]:
+        specs = row_specs(create_network(stage, "meta").outputs)
+        return {name: spec.to_json() for name, spec in specs.items()}
+
+    gone = [path for path in stage.checkpoints if not path.exists()]
+    found = build() if gone else known.recall("row specs", stage.about, build)
+    return {name: ArraySpec.from_json(spec) for name, spec in found.items()}
 
 
 def open_generation(store: Store | None, stage: Stage) -> FeatureStore | None:

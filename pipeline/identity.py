@@ -19,6 +19,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -103,6 +104,11 @@ class IdentityMemo:
             return
         replace_file(self._path, json.dumps(self._entries).encode(), durable=False)
         self._changed = False
+
+    def save_if_possible(self) -> None:
+        """`save` for those who must not fail on a folder they only look at."""
+        with suppress(OSError):
+            self.save()
 
 
 def has_sha256(path: Path, expected: str) -> bool:

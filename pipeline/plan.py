@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from pipeline.experiment import Experiment, MissingVideo
-from pipeline.generations import create_network, open_generation, row_specs
+from pipeline.generations import open_generation, planned_specs
 from pipeline.keys import hex_keys, pack_keys
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stage_rows import StageRows, stored
@@ -87,9 +87,6 @@ def plan_videos(
 ) -> dict[str, StagePlan[VideoRow]]:
     """Plan the stages that read videos, of those asked for.
 
-    A stage that has no rows yet is built once, on no device at all (the one that will run it may
-    be elsewhere), to learn the size of its rows; weights that do not fit are found out here.
-
     Raises:
         ConfigError: weights that do not fit, or cannot be read.
     """
@@ -101,7 +98,7 @@ def plan_videos(
             if generation is not None:
                 specs = generation.specs
             else:
-                specs = row_specs(create_network(stage, "meta").outputs)
+                specs = planned_specs(experiment.known, stage)
             plans[name] = _plan(stage, rows, generation, specs, retry_failed)
     return plans
 

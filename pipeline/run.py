@@ -58,6 +58,7 @@ def run_experiment(
         reporter.say(in_words(job))
     with open_store(config.store.path, mode="a", format=config.store.format) as store:
         experiment.memo.save()
+        experiment.known.save()
         planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
         plans, gone = without_absent(experiment, without_out(planned, rows_out(jobs)))
         with closing(Journal(store.path)) as journal:

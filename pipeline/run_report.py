@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from pipeline.experiment import MissingVideo
 from pipeline.plan import StagePlan
 from pipeline.timings import Timings
@@ -120,7 +118,8 @@ def _stage_as_json(stage: StageReport) -> dict[str, Any]:
 
 def _peak_memory() -> dict[str, int]:
     """The most memory this process has held, and the most that its networks held on a GPU."""
-    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    torch = sys.modules.get("torch")  # where nothing was to do nobody has loaded it
+    device = torch.cuda.max_memory_allocated() if torch and torch.cuda.is_available() else 0
     return {"peak_resident_bytes": _peak_resident_bytes(), "peak_device_bytes": device}
 
 

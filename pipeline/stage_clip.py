@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +52,17 @@ class ClipStage(Keyed):
     reading: Settings
     flow_weights: Settings | None = None
     VERSION: ClassVar[int] = 1
+
+    @property
+    def about(self) -> Settings:
+        """All that `settings`, and the outputs of its network, follow from besides code."""
+        return {
+            "stage": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "weights": self.weights,
+            "reading": self.reading,
+            "flow_weights": self.flow_weights,
+        }
 
     @property
     def settings(self) -> Settings:
@@ -117,6 +129,13 @@ class ClipStage(Keyed):
             frame_nbytes = flow.short_side_px**2 * 3 * 16 // 9
             return self.batch_size * (self.config.clip.frames + flow.span) * frame_nbytes
         return self.batch_size * self.config.clip.frames * self.side_px**2 * 3
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The files of its weights, and of those that compute its flow."""
+        sections = (self.config, self.config.flow)
+        paths = [section.checkpoint for section in sections if section is not None]
+        return [path for path in paths if path is not None]
 
     @property
     def batch_size(self) -> int:

@@ -7,18 +7,19 @@ own beside the videos; flow that is computed is a step between decoding and the 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from extractors.base import ClipExtractor
-from extractors.flow_clips import FlowClipExtractor, FlowClips
-from extractors.flow_registry import create_flow_estimator, flow_settings, needs_weights
 from extractors.geometry import Geometry
 from extractors.registry import CLIP_EXTRACTORS, parse_options
 from pipeline.config_base import NetworkConfig
 from pipeline.config_flow import FlowConfig
 from pipeline.errors import ConfigError
 from pipeline.keys import stage_key
+
+if TYPE_CHECKING:  # they load torch, which a stage without computed flow does not need
+    from extractors.flow_clips import FlowClips
 
 __all__ = [
     "FLOW_SOURCE",
@@ -66,6 +67,8 @@ def check_flow(flow: FlowConfig | None, network: NetworkConfig, stage: str) -> N
             f"{channels} channels, expected 2 (for i3d, the option modality: flow); leave flow out "
             "for RGB"
         )
+    from extractors.flow_registry import needs_weights
+
     try:
         weighted = flow.computed and needs_weights(flow.method)
     except ValueError as error:
@@ -86,6 +89,8 @@ def computed_flow_settings(
     Raises:
         ConfigError: unknown method or option, or its library is not installed.
     """
+    from extractors.flow_registry import flow_settings
+
     try:
         method = flow_settings(
             flow.method, flow.options, bound_px=flow.bound_px, precision=flow.precision
@@ -109,6 +114,9 @@ def with_computed_flow(
     Raises:
         ValueError: the checkpoint does not fit, or a library is not installed.
     """
+    from extractors.flow_clips import FlowClipExtractor, FlowClips
+    from extractors.flow_registry import create_flow_estimator
+
     key = f"{stage_key(settings)}@{device}"
     clips = _SHARED.get(key)
     if clips is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +37,16 @@ class ObjectsStage(Keyed):
     VERSION: ClassVar[int] = 1
 
     @property
+    def about(self) -> Settings:
+        """All that `settings`, and the outputs of its network, follow from besides code."""
+        return {
+            "stage": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "weights": self.weights,
+            "reading": self.reading,
+        }
+
+    @property
     def settings(self) -> Settings:
         """Everything that decides the numbers of a row, given the video (and given boxes)."""
         # given_boxes says by its name that they are given.
@@ -55,6 +66,11 @@ class ObjectsStage(Keyed):
             "dtype": self.config.dtype,
             **({"boxes": "given"} if given else {}),
         }
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The files of its weights."""
+        return [] if self.config.checkpoint is None else [self.config.checkpoint]
 
     @property
     def batch_size(self) -> int:

@@ -36,6 +36,10 @@ class Keyed(ABC):
         """Stage key."""
         return stage_key(self.settings)
 
+    def take_key(self, key: str) -> None:
+        """Use a key that was made of these very settings before."""
+        vars(self)["key"] = key  # where `cached_property` keeps it
+
 
 def network_settings(
     registry: Registry, network: NetworkConfig, where: str, precision: str = "float32"

@@ -23,10 +23,12 @@ from heads.training import HEAD_FILE, LAST_FILE
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
 from pipeline.errors import MENDABLE, RowsMissing, in_words
-from pipeline.experiment import Experiment, check_head, resolve, stage_keys
+from pipeline.experiment import Experiment, resolve, stage_keys
 from pipeline.fusion import fuse_runs
+from pipeline.head_check import check_head
 from pipeline.head_rows import HeadData, load_data, open_rows
 from pipeline.head_runs import evaluate_on, train_on, training_splits
+from pipeline.known import Known
 from pipeline.runs import check_same_settings
 from pipeline.sweep_plan import PlannedRow, Sweep, SweepRun
 
@@ -144,7 +146,7 @@ def _stages(config: ExperimentConfig) -> dict[str, str]:
 def _misfit(config: ExperimentConfig) -> str:
     """Why the head cannot be trained as it is set, if so."""
     try:
-        check_head(config)
+        check_head(config, Known(config.store.path))
     except MENDABLE as error:
         return in_words(error)
     return ""

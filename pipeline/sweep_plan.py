@@ -13,7 +13,7 @@ from heads.registry import list_heads
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import dump_config, load_config, read_config
 from pipeline.errors import ConfigError
-from pipeline.experiment import check_head_name
+from pipeline.head_check import check_head_name
 from pipeline.sweep_file import SWEEP_NAME, Measure, is_sweep_file, parse_sweep
 from pipeline.sweep_grid import grid_rows, parse_seeds
 from pipeline.train_settings import train_settings

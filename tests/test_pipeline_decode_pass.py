@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from extractors import geometry as module
 from extractors import transforms
 from extractors.geometry import square
 from extractors.video import FrameDecodeError, VideoReader
@@ -107,12 +106,13 @@ def test_all_stages_share_one_pass() -> None:
 
 def test_a_frame_is_resized_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
     resized: list[tuple[int, int]] = []
+    resize_frame = transforms.resize_frame
 
     def counting(frame: NDArray[np.uint8], size_px: tuple[int, int]) -> NDArray[np.uint8]:
         resized.append((int(frame[0, 0, 0]), size_px[0]))
-        return transforms.resize_frame(frame, size_px[0])
+        return resize_frame(frame, size_px[0])
 
-    monkeypatch.setattr(module, "resize_frame", counting)
+    monkeypatch.setattr(transforms, "resize_frame", counting)
     requests = [
         request("a", [1, 2], stage="verb", size_px=2),
         request("a", [1, 2], stage="noun", size_px=2),

@@ -1,0 +1,131 @@
+"""Commands that find nothing to do: without torch, and without writing to the store."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_fixtures import ALL_ROWS, symbio, table_rows, write_experiment
+
+from pipeline.config_file import load_config
+from pipeline.experiment import resolve, stage_keys
+from pipeline.known import KNOWN_NAME
+from pipeline.settled import settled_report
+from pipeline.stages import STAGE_NAMES
+from stores.base import Failure, FeatureStore
+from stores.registry import open_store
+
+HEAVY = ("torch", "torchvision", "av")
+# A command as the shell runs it; its last line says what it loaded.
+COMMAND = """
+import sys
+from cli import main
+code = 0
+try:
+    main(sys.argv[1:], prog_name="symbio")
+except SystemExit as end:
+    code = end.code
+print(code, *(name for name in {heavy} if name in sys.modules))
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small experiment, all of whose rows were made by a command; returns its file."""
+    file = write_experiment(tmp_path_factory.mktemp("experiment"))
+    _, loaded = command("run", file)
+    assert loaded[:2] == ["0", "torch"]
+    assert (file.parent / "store" / KNOWN_NAME).exists()
+    return file
+
+
+def command(*arguments: str | Path) -> tuple[str, list[str]]:
+    """What a command printed, and its exit code with the libraries that it loaded."""
+    line = [sys.executable, "-c", COMMAND.format(heavy=HEAVY), *map(str, arguments)]
+    ended = subprocess.run(line, capture_output=True, text=True, check=True)
+    text, _, last = ended.stdout.rstrip("\n").rpartition("\n")
+    return text.rstrip("\n"), last.split()
+
+
+def generation(store: object, file: Path, stage: str) -> FeatureStore:
+    """A stage's generation in the experiment's store."""
+    opened: FeatureStore = store.generation(stage, stage_keys(load_config(file, ()))[stage])  # type: ignore[attr-defined]
+    return opened
+
+
+@pytest.mark.parametrize("name", ["plan", "status", "run"])
+def test_what_is_known_needs_no_torch(experiment: Path, name: str) -> None:
+    text, loaded = command(name, experiment)
+    assert loaded == ["0"]
+    assert text == symbio(name, experiment).out.rstrip("\n")
+
+
+def test_a_run_with_nothing_to_do_reports_as_ever(experiment: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    ran = symbio("run", experiment, "--report", report)
+    rows = table_rows(ran.out, ("stage", "present", "made"))
+    assert {name: row["present"] for name, row in rows.items()} == {
+        name: str(count) for name, count in ALL_ROWS.items()
+    }
+    assert {row["made"] for row in rows.values()} == {"0"}
+    document = json.loads(report.read_text())
+    assert document["complete"]
+    assert [stage["present"] for stage in document["stages"]] == list(ALL_ROWS.values())
+
+
+def test_a_run_with_nothing_to_do_waits_for_no_writer(experiment: Path) -> None:
+    with open_store(experiment.parent / "store", mode="a"):
+        assert symbio("run", experiment).code == 0
+
+
+def test_settings_that_are_new_are_remembered_by_a_plan(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = ("--set", "stages.noun.weights_seed=77")
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.known.torch_is_loaded", lambda: False)
+        first = symbio("plan", experiment, *change)
+    again, loaded = command("plan", experiment, *change)
+    assert loaded == ["0"]
+    assert again == first.out.rstrip("\n")
+    assert table_rows(again, ("stage", "why"))["noun"]["why"] == "first run with these settings"
+
+
+def test_a_plan_leaves_an_empty_folder_empty(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.known.torch_is_loaded", lambda: False)
+    (tmp_path / "new").mkdir()
+    assert symbio("plan", experiment, "--set", f"store.path={tmp_path / 'new'}").code == 0
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_something_to_do_is_left_to_a_run(tmp_path: Path) -> None:
+    file = write_experiment(tmp_path)
+    config = load_config(file, ())
+    assert settled_report(resolve(config), STAGE_NAMES, retry_failed=False) is None
+    assert symbio("run", file, "--stage", "verb").code == 0
+    experiment = resolve(config)
+    done = settled_report(experiment, ["verb"], retry_failed=False)
+    assert done is not None
+    assert [(s.stage, s.present, s.made) for s in done.stages] == [("verb", ALL_ROWS["verb"], 0)]
+    assert done.complete
+    for stages in (["verb", "noun"], ["aligned"], ["verb", "aligned"]):
+        assert settled_report(experiment, stages, retry_failed=False) is None
+    with open_store(config.store.path, mode="a") as store:
+        verb = generation(store, file, "verb")
+        (lost, *_) = verb.keys()
+        verb.forget([lost])
+        failure = Failure(lost, "clip", "video", "Broken", "a test")
+        assert settled_report(experiment, ["verb"], retry_failed=False) is None
+        verb.commit([], [failure])
+    failed = settled_report(experiment, ["verb"], retry_failed=False)
+    assert failed is not None
+    assert (failed.stages[0].failed_before, failed.complete) == (1, False)
+    assert settled_report(experiment, ["verb"], retry_failed=True) is None
+    assert symbio("run", file, "--stage", "verb").code == 1
+    (config.store.path / "manifest.sqlite").write_bytes(b"damaged")
+    assert settled_report(experiment, ["verb"], retry_failed=False) is None
