@@ -18,7 +18,7 @@ import torch
 
 from extractors.roi import align_objects
 from pipeline.rows import CLAMPED, DerivedRow
-from pipeline.stage_rows import StageRows, stored
+from pipeline.stage_rows import StageRows
 from pipeline.stages import AlignedStage, ClipStage
 from stores.base import ArraySpec, FeatureReader, FeatureStore, Row
 
@@ -60,7 +60,7 @@ def readable(
         keys, numbers = rows.upstream(name)
         wanted = np.unique(numbers)
         there = np.zeros(len(keys), dtype=np.bool_)
-        there[wanted] = stored(reader, keys[wanted])
+        there[wanted] = reader.holds(keys[wanted])
         found &= there[numbers].all(axis=1)
     return found
 

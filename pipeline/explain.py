@@ -20,7 +20,7 @@ from pipeline.explain_settings import Nearest, nearest_generation
 from pipeline.generations import open_generation
 from pipeline.plan import StagePlan
 from pipeline.rows import DerivedRow, VideoRow
-from pipeline.stage_rows import StageRows, stored
+from pipeline.stage_rows import StageRows
 from pipeline.stages import AlignedStage, ObjectsStage
 from stores.base import FeatureStore, RowInfo, Store
 
@@ -170,7 +170,7 @@ def _without_upstream(experiment: Experiment, store: Store | None, todo: StageRo
     for stage in experiment.aligned.upstream:
         keys, numbers = todo.upstream(stage.name)
         generation = open_generation(store, stage)
-        there = np.zeros(len(keys), bool) if generation is None else stored(generation, keys)
+        there = np.zeros(len(keys), bool) if generation is None else generation.holds(keys)
         lacking[stage.name] = ~there[numbers].all(axis=1)
     groups = []
     left = np.ones(len(todo), dtype=bool)

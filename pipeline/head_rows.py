@@ -11,12 +11,12 @@ from heads.table import FeatureTable, Sample
 from pipeline.errors import RowsMissing
 from pipeline.experiment import Experiment
 from pipeline.generations import open_generation
-from pipeline.keys import hex_keys
 from pipeline.maps_reader import MapsReader
 from pipeline.segments import Segment
 from pipeline.stages import Stage
 from stores.base import ArraySpec, FeatureReader, Store
 from stores.registry import open_store
+from stores.row_keys import key_texts
 
 __all__ = ["HeadData", "load_data", "open_rows"]
 
@@ -132,7 +132,7 @@ def _samples(
 def _row_keys(experiment: Experiment, split: str) -> dict[str, list[str]]:
     """Segment id → the row of each of its views; nothing for segments without a video."""
     naming = experiment.aligned.naming(experiment.table)
-    of_rows = hex_keys(naming.keys)
+    of_rows = key_texts(naming.keys)
     keys: dict[str, list[str]] = defaultdict(list)
     for clip, row in zip(experiment.clips, naming.numbers[:, 0].tolist(), strict=True):
         if clip.segment.split == split and row >= 0:

@@ -4,27 +4,27 @@ Both are sha256. A *stage key* covers every setting that decides the numbers of 
 covers the content of the video and the times looked at. Together they name a row wherever it was
 made. Paths, hosts, devices, batch sizes and worker counts are in neither.
 
-A key is written as 64 hex digits; many keys are an array of `KEY_DTYPE`, 32 bytes each.
+A key is written as 64 hex digits; many keys are an array of 32 bytes each, see
+`stores.row_keys`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stores.row_keys import KEY_DTYPE
+
 __all__ = [
-    "KEY_DTYPE",
     "KEY_SCHEMA",
     "Keys",
     "canonical_json",
     "derived_row_keys",
-    "hex_keys",
-    "pack_keys",
     "row_key",
     "row_keys",
     "stage_key",
@@ -33,7 +33,6 @@ __all__ = [
 # Raised when the way keys are made changes; every generation then starts anew.
 KEY_SCHEMA = 1
 
-KEY_DTYPE = "S32"
 ROWS_AT_ONCE = 8192  # what is hashed lies in memory for so many rows
 
 Keys = npt.NDArray[np.bytes_]
@@ -115,17 +114,6 @@ def derived_row_keys(upstream: Sequence[tuple[Keys, Ints]]) -> Keys:
         parts += [_spelt_out(keys[numbers[some]]).reshape(rows, -1) for keys, numbers in upstream]
         made[some] = _sha256_of_each(np.concatenate(parts, axis=1))
     return made
-
-
-def hex_keys(keys: Keys) -> list[str]:
-    """Keys as they are written: 64 hex digits each."""
-    text = keys.tobytes().hex()
-    return [text[start : start + 64] for start in range(0, len(text), 64)]
-
-
-def pack_keys(keys: Iterable[str]) -> Keys:
-    """Keys of 64 hex digits each as an array."""
-    return np.frombuffer(bytes.fromhex("".join(keys)), KEY_DTYPE)
 
 
 def _head(video_identity: str) -> bytes:

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from pipeline.align import Stored, aligned_outputs, read_by, readable
 from pipeline.clip_table import ClipTable
-from pipeline.keys import hex_keys
 from pipeline.rows import DerivedRow
 from pipeline.stage_rows import StageRows
 from pipeline.stages import MAP_OUTPUTS, AlignedStage
 from stores.base import FeatureReader, MissingRowsError
 from stores.checks import allocate, wanted_outputs
+from stores.row_keys import key_texts
 
 __all__ = ["MapsReader"]
 
@@ -59,7 +59,7 @@ class MapsReader(FeatureReader):
         }
         self._stage, self._readers = stage, readers
         self._rows = stage.rows(table)
-        self._places = {key: place for place, key in enumerate(hex_keys(self._rows.keys))}
+        self._places = {key: place for place, key in enumerate(key_texts(self._rows.keys))}
         self._found: set[str] = set()
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="align")
 
@@ -114,7 +114,7 @@ class MapsReader(FeatureReader):
         new = [key for key in keys if key not in self._found]
         for start in range(0, len(new), ROWS_PER_LOOK):
             rows = self._some(new[start : start + ROWS_PER_LOOK])
-            self._found.update(hex_keys(rows.take(readable(rows, self._readers)).keys))
+            self._found.update(key_texts(rows.take(readable(rows, self._readers)).keys))
 
     def _some(self, keys: Sequence[str]) -> StageRows[DerivedRow]:
         places = [self._places[key] for key in keys]

@@ -11,13 +11,13 @@ import numpy as np
 
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import open_generation, planned_specs
-from pipeline.keys import hex_keys, pack_keys
 from pipeline.rows import DerivedRow, VideoRow
-from pipeline.stage_rows import StageRows, stored
+from pipeline.stage_rows import StageRows
 from pipeline.stages import STAGE_NAMES, Stage
 from pipeline.videos import Video
 from pipeline.work import VideoWork
 from stores.base import ArraySpec, Failure, FeatureStore, Store
+from stores.row_keys import key_texts, packed_array
 
 __all__ = [
     "PlannedVideo",
@@ -128,12 +128,12 @@ def _plan(
 ) -> StagePlan[AnyRow]:
     if generation is None:
         return StagePlan(stage, len(rows), rows, (), None, specs)
-    missing = rows.take(~stored(generation, rows.keys))
+    missing = rows.take(~generation.holds(rows.keys))
     if retry_failed or not missing:
         return StagePlan(stage, len(rows), missing, (), generation, specs)
-    names = set(hex_keys(missing.keys))
+    names = set(key_texts(missing.keys))
     failures = [failure for failure in generation.failures() if failure.row_key in names]
-    failed = np.isin(missing.keys, pack_keys(failure.row_key for failure in failures))
+    failed = np.isin(missing.keys, packed_array(failure.row_key for failure in failures))
     return StagePlan(stage, len(rows), missing.take(~failed), failures, generation, specs)
 
 
@@ -167,7 +167,7 @@ def without_out(
     """Plans without rows that somebody is making; ``out``: their keys, by stage key."""
     kept = {}
     for name, plan in plans.items():
-        theirs = pack_keys(out.get(plan.stage.key, ()))
+        theirs = packed_array(out.get(plan.stage.key, ()))
         todo = plan.todo.take(~np.isin(plan.todo.keys, theirs))
         kept[name] = replace(plan, todo=todo, out=len(plan.todo) - len(todo))
     return kept

@@ -16,9 +16,9 @@ from heads.training import HEAD_FILE
 from pipeline.clips import Clip
 from pipeline.experiment import Experiment
 from pipeline.head_rows import open_rows
-from pipeline.keys import hex_keys
 from pipeline.report_run import ReportedRun
 from stores.base import FeatureReader
+from stores.row_keys import key_texts
 
 __all__ = ["Looked", "look"]
 
@@ -89,7 +89,7 @@ def _clips(experiment: Experiment, segment_ids: Sequence[str]) -> dict[str, tupl
         if segment_id in views:
             views[segment_id].append(place)
     middle = {name: places[len(places) // 2] for name, places in views.items() if places}
-    keys = hex_keys(naming.keys[naming.numbers[list(middle.values()), 0]])
+    keys = key_texts(naming.keys[naming.numbers[list(middle.values()), 0]])
     clips = (experiment.clips[place] for place in middle.values())
     return dict(zip(middle, zip(clips, keys, strict=True), strict=True))
 

@@ -15,12 +15,12 @@ from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment
 from pipeline.explain import info_of, why_missing
 from pipeline.journal_files import run_logs
-from pipeline.keys import pack_keys
 from pipeline.plan import StagePlan
 from pipeline.rows import DerivedRow, VideoRow
 from stores.base import FeatureStore, Store
 from stores.formats import shard_format
 from stores.layout import read_layout
+from stores.row_keys import packed_array
 from stores.rows_csv import ROWS_FILE
 
 __all__ = ["RowAccount", "account_of", "find_row"]
@@ -103,7 +103,7 @@ def account_of(
         if failure.row_key == row.key:
             name = class_name(failure.error_class)
             return RowAccount(*known, "failed", name, failure.message, frame=failure.frame)
-    todo = plan.todo.take(plan.todo.keys == pack_keys([row.key]))
+    todo = plan.todo.take(plan.todo.keys == packed_array([row.key]))
     ((reason, _),) = why_missing(experiment, store, replace(plan, todo=todo))
     return RowAccount(*known, "missing", reason.name, reason.text)
 

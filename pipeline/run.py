@@ -17,7 +17,6 @@ from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation
 from pipeline.journal import Journal
-from pipeline.keys import hex_keys
 from pipeline.merge import in_words, merge_jobs, rows_out
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
 from pipeline.rows import VideoRow
@@ -28,6 +27,7 @@ from pipeline.unit_queue import UnitQueue
 from pipeline.work import Progress
 from stores.base import FeatureStore, Store
 from stores.registry import open_store
+from stores.row_keys import key_texts
 
 __all__ = ["run_experiment"]
 
@@ -91,7 +91,7 @@ def _run_videos(
         workers=executor.workers,
     )
     for name, plan in busy.items():
-        generations[name].clear_failures(hex_keys(plan.todo.keys))
+        generations[name].clear_failures(key_texts(plan.todo.keys))
         reporter.start(name, len(plan.todo))
         reports[name].batch_size_wanted = experiment.video_stages[name].batch_size
     started = time.monotonic()

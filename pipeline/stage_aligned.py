@@ -11,13 +11,14 @@ import numpy as np
 from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip
 from pipeline.config_stages import AlignedConfig
-from pipeline.keys import derived_row_keys, hex_keys
+from pipeline.keys import derived_row_keys
 from pipeline.rows import CLAMPED, DerivedRow
 from pipeline.stage_clip import ClipStage
 from pipeline.stage_objects import ObjectsStage
 from pipeline.stage_rows import Naming, StageRows, keys_once
 from pipeline.stage_settings import Keyed, Settings
 from stores.base import ArraySpec, RowInfo
+from stores.row_keys import key_texts
 
 __all__ = ["MAP_OUTPUTS", "AlignedStage"]
 
@@ -86,7 +87,7 @@ class AlignedStage(Keyed):
 
         def make(number: int, key: str) -> DerivedRow:
             names = {
-                name: tuple(hex_keys(keys[numbers[number]]))
+                name: tuple(key_texts(keys[numbers[number]]))
                 for name, (keys, numbers) in upstream.items()
             }
             return self._row(table.clips[clips[number]], key, names)

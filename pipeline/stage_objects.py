@@ -15,10 +15,11 @@ from pipeline.boxes import BoxTable
 from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip, grid_times_us, window_times_us
 from pipeline.config_stages import ObjectsConfig
-from pipeline.keys import Ints, pack_keys, row_key
+from pipeline.keys import Ints, row_key
 from pipeline.rows import VideoRow
 from pipeline.stage_rows import Naming, StageRows, each_once, keys_once, name_moments
 from pipeline.stage_settings import Keyed, Settings, network_settings
+from stores.row_keys import packed_array
 
 __all__ = ["ObjectsStage"]
 
@@ -112,7 +113,7 @@ class ObjectsStage(Keyed):
         m = times_us.shape[1]
         videos, times = np.repeat(table.videos[there], m), times_us[there].ravel()
         frames, numbers = each_once(videos, times)
-        keys = pack_keys(
+        keys = packed_array(
             row_key(identities[contents[video]], np.array([time]), self._extra(video_id, time))
             for video, time in zip(videos[frames].tolist(), times[frames].tolist(), strict=True)
             for video_id in (table.video_ids[video],)

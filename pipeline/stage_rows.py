@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.clip_table import ClipTable
-from pipeline.keys import Ints, Keys, hex_keys, pack_keys, row_keys
+from pipeline.keys import Ints, Keys, row_keys
 from pipeline.rows import DerivedRow, VideoRow
-from stores.base import FeatureReader
+from stores.row_keys import key_texts
 
 __all__ = [
     "Naming",
@@ -27,7 +27,6 @@ __all__ = [
     "each_once",
     "keys_once",
     "name_moments",
-    "stored",
 ]
 
 AnyRow = TypeVar("AnyRow", bound=VideoRow | DerivedRow)
@@ -104,11 +103,11 @@ class StageRows(Sequence[AnyRow]):
     def __getitem__(self, index: int | slice) -> AnyRow | Self:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        (key,) = hex_keys(self.keys[index, None])
+        (key,) = key_texts(self.keys[index, None])
         return self._make(int(self._numbers[index]), key)
 
     def __iter__(self) -> Iterator[AnyRow]:
-        for number, key in zip(self._numbers.tolist(), hex_keys(self.keys), strict=True):
+        for number, key in zip(self._numbers.tolist(), key_texts(self.keys), strict=True):
             yield self._make(number, key)
 
     def take(self, which: npt.NDArray[Any]) -> Self:
@@ -191,9 +190,3 @@ def _in_order(values: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return firsts[order], rank[numbers]
-
-
-def stored(reader: FeatureReader, keys: Keys) -> npt.NDArray[np.bool_]:
-    """(n,) which rows a reader has."""
-    found: npt.NDArray[np.bool_] = ~np.isin(keys, pack_keys(reader.missing(hex_keys(keys))))
-    return found

@@ -9,9 +9,9 @@ from pipeline.boxes import BoxFile
 from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip
 from pipeline.config_stages import AlignedConfig, ClipStageConfig, ObjectsConfig
-from pipeline.keys import hex_keys
 from pipeline.segments import Segment
 from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage
+from stores.row_keys import key_texts
 
 WEIGHTS = {"sha256": "ab" * 32}
 READING = {"reader": "pyav", "policy": "1", "av": "14.0"}
@@ -40,7 +40,7 @@ def keys_of(
 ) -> tuple[str, ...]:
     """The rows that one clip needs."""
     naming = stage.naming(ClipTable([clip], identities))
-    return tuple(hex_keys(naming.keys[naming.numbers[0]]))
+    return tuple(key_texts(naming.keys[naming.numbers[0]]))
 
 
 def key_of(stage: Stage, clip: Clip, identities: Mapping[str, str] = IDENTITIES) -> str:

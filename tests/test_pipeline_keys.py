@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.keys import canonical_json, derived_row_keys, hex_keys, pack_keys, row_key, stage_key
+from pipeline.keys import canonical_json, derived_row_keys, row_key, stage_key
+from stores.row_keys import key_texts, packed_array
 
 SETTINGS = {"stage": "verb", "version": 1, "size_px": 256, "rate": 60.0, "names": ["é", None, True]}
 TIMES = np.array([-500_000, 0, 1_000_000], dtype=np.int64)
@@ -26,7 +27,7 @@ def test_a_stage_key_written_down_by_hand() -> None:
 
 def derived_row_key(*upstream: str) -> str:
     """The key of one row made from others."""
-    (key,) = hex_keys(derived_row_keys([(pack_keys(upstream), np.arange(len(upstream))[None])]))
+    (key,) = key_texts(derived_row_keys([(packed_array(upstream), np.arange(len(upstream))[None])]))
     return key
 
 

@@ -11,8 +11,9 @@ from stage_fixtures import make_aligned_stage, make_clip, make_clip_stage, make_
 
 from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip, clip_times_us, grid_times_us, window_times_us
-from pipeline.keys import KEY_DTYPE, derived_row_keys, hex_keys, pack_keys, row_key, row_keys
+from pipeline.keys import derived_row_keys, row_key, row_keys
 from pipeline.stage_rows import each_once, keys_once
+from stores.row_keys import KEY_DTYPE, key_texts, packed_array
 
 # Two videos of one content, one without a source, and identities of more than one length.
 IDENTITIES = {
@@ -64,7 +65,7 @@ def test_many_row_keys_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> Non
         return some[:, None] + np.array([0, 40_000, 80_000])
 
     keys = row_keys(identities, which, moments, times_of)
-    assert hex_keys(keys) == [
+    assert key_texts(keys) == [
         row_key(identities[i], times_of(moments[k : k + 1])[0]) for k, i in enumerate(which)
     ]
 
@@ -74,8 +75,8 @@ def test_many_derived_keys_are_those_of_each(monkeypatch: pytest.MonkeyPatch) ->
     names = [hashlib.sha256(bytes([i])).hexdigest() for i in range(9)]
     first = np.arange(9)[:, None]
     others = np.array([[i, 0, i] for i in range(9)])
-    made = derived_row_keys([(pack_keys(names), first), (pack_keys(names[::-1]), others)])
-    for i, key in enumerate(hex_keys(made)):
+    made = derived_row_keys([(packed_array(names), first), (packed_array(names[::-1]), others)])
+    for i, key in enumerate(key_texts(made)):
         upstream = [names[i], *(names[::-1][k] for k in (i, 0, i))]
         text = "\0".join(["symbio derived row", *upstream])
         assert key == hashlib.sha256(text.encode()).hexdigest()
@@ -84,7 +85,7 @@ def test_many_derived_keys_are_those_of_each(monkeypatch: pytest.MonkeyPatch) ->
 def test_no_rows_have_no_keys() -> None:
     none = np.empty(0, np.int64)
     assert len(row_keys([], none, none, lambda some: some[:, None])) == 0
-    assert len(derived_row_keys([(pack_keys([]), none[:, None])])) == 0
+    assert len(derived_row_keys([(packed_array([]), none[:, None])])) == 0
     table = ClipTable([make_clip("gone")], IDENTITIES)
     for stage in (make_clip_stage(), make_objects_stage(), make_aligned_stage()):
         assert len(stage.rows(table)) == 0
@@ -93,15 +94,15 @@ def test_no_rows_have_no_keys() -> None:
 
 def test_a_key_may_end_in_zeros() -> None:
     names = ["ab" * 16 + "00" * 16, "00" * 32, "ab" * 16 + "00" * 15 + "01"]
-    keys = pack_keys(names)
+    keys = packed_array(names)
     assert keys.dtype == KEY_DTYPE
-    assert hex_keys(keys) == names
+    assert key_texts(keys) == names
     assert [a.tolist() for a in keys_once(keys[[1, 0, 1, 2]])] == [[0, 1, 3], [0, 1, 0, 2]]
 
 
 def test_keys_that_begin_alike_are_told_apart() -> None:
     names = ["ab" * 31 + f"{i:02x}" for i in (7, 3, 7, 5, 3)]
-    firsts, numbers = keys_once(pack_keys(names))
+    firsts, numbers = keys_once(packed_array(names))
     assert firsts.tolist() == [0, 1, 3]
     assert numbers.tolist() == [0, 1, 0, 2, 1]
 
@@ -130,7 +131,7 @@ def test_object_rows_are_those_named_one_by_one(times: str) -> None:
             continue
         moments = [max(0, int(time)) for time in stage.times_us(clip)]
         keys = [row_key(IDENTITIES[video_id], np.array([time])) for time in moments]
-        assert hex_keys(naming.keys[numbers]) == keys
+        assert key_texts(naming.keys[numbers]) == keys
         for key, time in zip(keys, moments, strict=True):
             first.setdefault(key, (video_id, time))
             if clip.segment.stop_seconds < ends.setdefault(key, clip).segment.stop_seconds:
@@ -176,7 +177,7 @@ def test_some_of_the_rows() -> None:
     assert row.key == rows[1].key == rows[-1].key == some[0].key
     assert (row.info.video_id, len(some)) == ("a", 1)
     keys, numbers = some.upstream("objects")
-    assert tuple(hex_keys(keys[numbers[0]])) == row.upstream["objects"]
+    assert tuple(key_texts(keys[numbers[0]])) == row.upstream["objects"]
     assert [row.key for row in rows[::-1]] == [row.key for row in list(rows)[::-1]]
     assert rows.count_by_source() == {"b": 1, "a": 1}
     assert {s: [r.key for r in some] for s, some in rows.by_source().items()} == {
