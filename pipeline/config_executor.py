@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from pipeline.config_base import Natural, Positive, Section
+from pipeline.config_ray import RayExecutorConfig
 from pipeline.config_slurm import SlurmExecutorConfig
 
-__all__ = ["ExecutorConfig", "LocalExecutorConfig", "SlurmExecutorConfig"]
+__all__ = ["ExecutorConfig", "LocalExecutorConfig", "RayExecutorConfig", "SlurmExecutorConfig"]
 
 
 class LocalExecutorConfig(Section):
@@ -30,7 +31,7 @@ def _named(section: Any) -> Any:
 
 
 ExecutorConfig = Annotated[
-    SlurmExecutorConfig | LocalExecutorConfig,
+    SlurmExecutorConfig | RayExecutorConfig | LocalExecutorConfig,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]

@@ -20,8 +20,8 @@ from pipeline.config_base import PLAIN_VALUE
 __all__ = ["describe_errors"]
 
 MAX_SHOWN = 120
-# The field that tells the kinds of a section apart.
-TAG_FIELD = "kind"
+# Fields that tell the kinds of a section apart.
+TAG_FIELDS = ("kind", "name")
 
 Keys = tuple[int | str, ...]
 Models = list[type[BaseModel]]
@@ -69,10 +69,10 @@ def _describe(item: ErrorDetails, root: type[BaseModel]) -> tuple[Keys, str]:
             return keys, "this key is required and absent"
         case "union_tag_not_found":
             text = f"this key is required and absent; expected one of {_tags(keys, root)}"
-            return (*keys, TAG_FIELD), text
+            return (*keys, _tag_field(item)), text
         case "union_tag_invalid":
             got = item["ctx"]["tag"]
-            return (*keys, TAG_FIELD), f"got {got!r}; expected one of {_tags(keys, root)}"
+            return (*keys, _tag_field(item)), f"got {got!r}; expected one of {_tags(keys, root)}"
     message = item["msg"].removeprefix("Value error, ")
     if message.startswith("Input should be "):
         message = f"expected {message.removeprefix('Input should be ')}"
@@ -125,9 +125,13 @@ def _tags(keys: Keys, root: type[BaseModel]) -> str:
     return ", ".join(repr(kind) for model in models for kind in _kinds(model))
 
 
+def _tag_field(item: ErrorDetails) -> str:
+    return str(item["ctx"]["discriminator"]).strip("'")
+
+
 def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
-    field = model.model_fields.get(TAG_FIELD)
-    return () if field is None else get_args(field.annotation)
+    fields = (model.model_fields.get(name) for name in TAG_FIELDS)
+    return tuple(kind for field in fields if field for kind in get_args(field.annotation))
 
 
 def _models(annotation: Any) -> Models:

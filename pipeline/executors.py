@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Protocol
 
 from pipeline.config_executor import ExecutorConfig
+from pipeline.config_ray import RayExecutorConfig
 from pipeline.config_slurm import SlurmExecutorConfig
 from pipeline.journal import Journal
 from pipeline.unit_queue import UnitQueue
@@ -62,6 +63,10 @@ def create_executor(config: ExecutorConfig, store: Store, tell: Callable[[str], 
         from pipeline.executor_slurm import SlurmJobs
 
         return SlurmJobs(config, store, tell)
+    if isinstance(config, RayExecutorConfig):
+        from pipeline.executor_ray import RayWorkers
+
+        return RayWorkers(config, tell)
     from pipeline.executor_local import InProcess, LocalWorkers
 
     if config.workers == 0:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any, Protocol
 
 from pipeline.decode_worker import end_with_parent
 from pipeline.work import Unit
 from pipeline.workbench import Setup, Workbench
 
-__all__ = ["Alive", "Broken", "Finished", "Ready", "Stop", "run_local_worker"]
+__all__ = ["Alive", "Broken", "Finished", "Line", "Ready", "Stop", "run_local_worker", "serve"]
 
 ALIVE_SECONDS = 1.0
 
@@ -46,6 +47,14 @@ class Stop:
     """Coordinator to worker: write what is finished and end the unit."""
 
 
+class Line(Protocol):
+    """A worker's end of what it speaks through with the coordinator, such as a connection."""
+
+    def send(self, message: Any, /) -> None: ...
+
+    def recv(self) -> Any: ...
+
+
 def run_local_worker(connection: Connection, setup: Setup) -> None:
     """Do the units that the coordinator sends until it hangs up.
 
@@ -56,15 +65,20 @@ def run_local_worker(connection: Connection, setup: Setup) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the coordinator decides
     Thread(target=end_with_parent, name="parent", daemon=True).start()
+    serve(connection, setup)
+
+
+def serve(line: Line, setup: Setup) -> None:
+    """Do the units that come, and say what comes of them, until the line is closed."""
     try:
-        _work(connection, setup)
+        _work(line, setup)
     except (EOFError, ConnectionError):
         return  # the coordinator is gone or needs no more
     except Exception as error:
-        connection.send(Broken(_plain(error)))
+        line.send(Broken(_plain(error)))
 
 
-def _work(connection: Connection, setup: Setup) -> None:
+def _work(connection: Line, setup: Setup) -> None:
     stop = threading.Event()
     units: SimpleQueue[Unit | None] = SimpleQueue()
     Thread(target=_listen, args=(connection, units, stop), name="listener", daemon=True).start()
@@ -83,7 +97,7 @@ def _work(connection: Connection, setup: Setup) -> None:
         connection.send(Finished())
 
 
-def _listen(connection: Connection, units: SimpleQueue[Unit | None], stop: threading.Event) -> None:
+def _listen(connection: Line, units: SimpleQueue[Unit | None], stop: threading.Event) -> None:
     """Take messages while a unit is worked on."""
     try:
         while True:

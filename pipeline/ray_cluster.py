@@ -19,6 +19,11 @@ CONNECT_SECONDS = 10.0
 CLIENT_PORT = 10001  # of addresses that begin with ray:// and name no port
 # What workers say is small; by default a local cluster would set aside a third of the memory.
 OBJECT_STORE_NBYTES = 128 * 2**20
+# Ray reads it when it is first imported.
+ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers without a GPU keep what they see
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -28,9 +33,8 @@ def import_ray() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    # Workers without a GPU keep what they see; read when Ray is first imported.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         return importlib.import_module("ray")
     except ImportError as error:

@@ -5,6 +5,7 @@ import re
 import pytest
 from test_pipeline_config_file import SMALL, errors_of
 
+from pipeline.config_executor import LocalExecutorConfig, RayExecutorConfig
 from pipeline.config_file import parse_config
 from pipeline.errors import ConfigError
 
@@ -24,8 +25,8 @@ def test_an_unknown_key_lists_the_allowed_ones_and_suggests_a_close_one() -> Non
 def test_nothing_is_suggested_where_nothing_is_close() -> None:
     (message,) = errors_of(SMALL + "zzz: 3\n")
     assert message == (
-        "small.yaml:26: zzz: unknown key; allowed here: data, device, engine, evaluate, finetune, "
-        "head, name, runs, stages, store, train, views"
+        "small.yaml:26: zzz: unknown key; allowed here: data, device, engine, evaluate, executor, "
+        "finetune, head, name, runs, stages, store, train, views"
     )
 
 
@@ -69,6 +70,42 @@ def test_nothing_is_suggested_where_nothing_is_close() -> None:
 )  # fmt: skip
 def test_the_tag_of_a_kind_of_data_is_not_in_the_key(old: str, new: str, message: str) -> None:
     assert errors_of(replaced(old, new)) == [message]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{name: rai}", "executor.name: got 'rai'; expected one of 'slurm', 'ray', "
+         "'local'"),
+        ("{name: 3}", "executor.name: got '3'; expected one of 'slurm', 'ray', "
+         "'local'"),
+        ("3", "executor: got 3; expected a section of keys and values"),
+        ("{workers: -1}", "executor.workers: got -1; expected greater than or equal to 0"),
+        ("{name: ray, workers: 0}", "executor.workers: got 0; expected greater than or equal to 1"),
+        ("{name: ray, adress: auto}", "executor.adress: unknown key; allowed here: address, "
+         "cpus_per_worker, gpus_per_worker, memory_gb, name, worker_stall_seconds, workers; did "
+         "you mean address?"),
+        ("{address: auto}", "executor.address: unknown key; allowed here: name, "
+         "worker_stall_seconds, workers"),
+        ("{name: ray, gpus_per_worker: 1.5}", "executor.gpus_per_worker: got 1.5; expected a "
+         "fraction of a GPU below 1, or a whole number of GPUs"),
+    ],
+)  # fmt: skip
+def test_the_executors_name_says_which_keys_it_has(section: str, message: str) -> None:
+    assert errors_of(SMALL + f"executor: {section}\n") == [f"small.yaml:26: {message}"]
+
+
+@pytest.mark.parametrize("gpus", ["0", "0.25", "1", "2", "2.0"])
+def test_gpus_of_a_worker_are_fractions_or_whole(gpus: str) -> None:
+    section = f"{{name: ray, gpus_per_worker: {gpus}}}"
+    config = parse_config(SMALL + f"executor: {section}\n", [], source="small.yaml")
+    assert isinstance(config.executor, RayExecutorConfig)
+    assert config.executor.gpus_per_worker == float(gpus)
+
+
+def test_an_executor_without_a_name_is_this_machine() -> None:
+    config = parse_config(SMALL + "executor: {workers: 3}\n", [], source="small.yaml")
+    assert config.executor == LocalExecutorConfig(workers=3)
 
 
 def test_allowed_keys_are_those_of_the_kind_chosen() -> None:
@@ -134,7 +171,7 @@ def test_all_errors_come_at_once() -> None:
         "small.yaml:9: data.verb: unknown key; allowed here: annotations, flow, kind, nouns, "
         "only, verbs, videos; did you mean verbs?",
         "small.yaml:26: trian: unknown key; allowed here: data, device, engine, evaluate, "
-        "finetune, head, name, runs, stages, store, train, views; did you mean train?",
+        "executor, finetune, head, name, runs, stages, store, train, views; did you mean train?",
     ]
 
 

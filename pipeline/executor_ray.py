@@ -1,0 +1,263 @@
+"""Work on a Ray cluster: actors do units, the coordinator alone commits.
+
+Ray starts actors, finds room for them and tells when one is gone. Nothing is left to it that would
+have to know what a unit is: an actor that ends is not restarted by Ray, its unit goes back to the
+queue, and another actor takes its place, on whichever machine has room.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config_ray import RayExecutorConfig
+from pipeline.errors import ConfigError
+from pipeline.journal import Journal
+from pipeline.local_worker import Broken, Finished, Ready
+from pipeline.ray_actor import Actor
+from pipeline.ray_cluster import describe_resources, import_ray, joined
+from pipeline.ray_worker import Here, Lacking, Place
+from pipeline.unit_queue import UnitQueue
+from pipeline.work import Progress
+from pipeline.workbench import Setup
+
+__all__ = ["RayWorkers"]
+
+LOOK_SECONDS = 1.0
+NO_ROOM_SECONDS = 30.0  # until it is said that workers wait for room in the cluster
+PAUSE_SECONDS = 5.0  # before a worker takes the place of one that ended before it was ready
+# Workers in turn that end before they are ready, while no other works.
+MOST_FALSE_STARTS = 3
+MOST_REASON_CHARS = 300
+
+
+class RayWorkers:
+    """Actors of a Ray cluster.
+
+    Args:
+        config: which cluster, how many workers, and what each asks for.
+        tell: is told what a person should know at once.
+    """
+
+    def __init__(self, config: RayExecutorConfig, tell: Callable[[str], None]) -> None:
+        self.workers = config.workers
+        self._config = config
+        self._tell = tell
+
+    def run(
+        self, setup: Setup, queue: UnitQueue, *, stop: threading.Event, journal: Journal
+    ) -> Generator[Progress | None, None, None]:
+        """See `Executor`."""
+        config = self._config
+        on_cuda = setup.device.startswith("cuda")
+        asked: dict[str, Any] = {
+            "num_cpus": config.cpus_per_worker,
+            "num_gpus": float(on_cuda)
+            if config.gpus_per_worker is None
+            else config.gpus_per_worker,
+        }
+        if config.memory_gb is not None:
+            asked["memory"] = int(config.memory_gb * 2**30)
+        # Ray chooses the GPU, and the worker sees no other.
+        device = "cuda" if on_cuda else setup.device
+        setup = replace(setup, cores=config.cpus_per_worker, device=device)
+        with joined(config.address):
+            size = min(self.workers, len(queue))
+            crew = _Crew(setup, size, asked, config.worker_stall_seconds, journal, self._tell)
+            with closing(crew):
+                while queue.open:
+                    if stop.is_set():
+                        if not crew.busy:
+                            return
+                        crew.stop()
+                    else:
+                        crew.hand_out(queue)
+                    yield from crew.listen(queue)
+                    yield None
+
+
+class _Crew:
+    """The workers of a run."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        size: int,
+        asked: dict[str, Any],
+        stall_seconds: float,
+        journal: Journal,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._ray = import_ray()
+        self._asked = asked
+        self._stall_seconds = stall_seconds
+        self._journal = journal
+        self._tell = tell
+        journal.event("cluster_joined", resources=self._ray.cluster_resources())
+        self._setup = self._ray.put(setup)
+        self._place = _place(journal)
+        self._false_starts = 0
+        self._started_at = time.monotonic()
+        self._has_told = False
+        self._free_from = dict.fromkeys(range(size), 0.0)  # place → when it may be taken again
+        self._workers: dict[int, Actor] = {}
+
+    @property
+    def busy(self) -> list[Actor]:
+        """Those that have a unit."""
+        return [worker for worker in self._workers.values() if worker.unit is not None]
+
+    def hand_out(self, queue: UnitQueue) -> None:
+        """Replace who is gone, and give units to who is ready and has none."""
+        for place, free_from in self._free_from.items():
+            free = place not in self._workers and time.monotonic() >= free_from
+            if free and len(queue) > len(self._workers) - len(self.busy):
+                self._workers[place] = Actor(
+                    place, self._ray, self._asked, self._setup, self._place
+                )
+        for worker in self._workers.values():
+            if worker.is_idle and (unit := queue.take()) is not None:
+                worker.give(unit)
+                self._journal.event(
+                    "unit_started",
+                    unit=unit.number,
+                    worker=worker.name,
+                    videos=[work.video.video_id for work in unit.videos],
+                )
+
+    def listen(self, queue: UnitQueue) -> Iterator[Progress]:
+        """What workers have to say, and the end of those that died."""
+        if not self._workers:  # a place is free in a moment
+            time.sleep(LOOK_SECONDS)
+            return
+        by_call = {worker.ask(): worker for worker in self._workers.values()}
+        self._ray.wait(list(by_call), timeout=LOOK_SECONDS)
+        answered, _ = self._ray.wait(list(by_call), num_returns=len(by_call), timeout=0)
+        for call in answered:
+            worker = by_call[call]
+            try:
+                said = self._ray.get(call)
+            except self._ray.exceptions.RayError as error:
+                yield from self._give_up(worker, queue, _reason(error))
+                continue
+            for message in worker.hear(said):
+                yield from self._take(worker, message, queue)
+        for worker in list(self._workers.values()):
+            if worker.silent_seconds > self._stall_seconds:
+                reason = f"no sign of life for {self._stall_seconds:g} s"
+                yield from self._give_up(worker, queue, reason)
+        self._tell_of_no_room()
+
+    def stop(self) -> None:
+        """Let everybody end early."""
+        for worker in self._workers.values():
+            worker.stop()
+
+    def close(self) -> None:
+        """End the workers, whatever they do."""
+        for worker in self._workers.values():
+            worker.end()
+            self._ended(worker, "done")
+        self._workers.clear()
+
+    def _take(self, worker: Actor, message: object, queue: UnitQueue) -> Iterator[Progress]:
+        if isinstance(message, Broken):
+            raise _with_host(message.error, worker.host)
+        if isinstance(message, Lacking):
+            _check_shared(message.path, worker.host)
+        elif isinstance(message, Here):
+            gpus = message.gpus
+            self._journal.event(
+                "worker_started", worker=worker.name, pid=message.pid, host=message.host, gpus=gpus
+            )
+        elif isinstance(message, Ready):
+            self._false_starts = 0
+        elif isinstance(message, Finished):
+            unit = worker.finished()
+            queue.done(unit)
+            self._journal.event("unit_finished", unit=unit.number, worker=worker.name)
+        elif isinstance(message, Progress) and worker.unit is not None:
+            queue.note(worker.unit, message)
+            yield message
+
+    def _give_up(self, worker: Actor, queue: UnitQueue, reason: str) -> Iterator[Progress]:
+        """End a worker; what is left of its unit is queued again."""
+        del self._workers[worker.place]
+        worker.end()
+        self._ended(worker, reason)
+        if not worker.was_ready:
+            self._false_start(worker, reason)
+        if worker.unit is not None:
+            self._journal.event("unit_lost", unit=worker.unit.number, reason=reason)
+            yield from queue.lost(worker.unit, reason)
+
+    def _false_start(self, worker: Actor, reason: str) -> None:
+        self._free_from[worker.place] = time.monotonic() + PAUSE_SECONDS
+        self._false_starts += 1
+        others = any(other.was_ready for other in self._workers.values())
+        if self._false_starts >= MOST_FALSE_STARTS and not others:
+            raise ConfigError(
+                f"{self._false_starts} workers in turn ended before they were ready ({reason}); "
+                "check that this version of symbio and of Ray is installed on every machine of the "
+                "cluster, or run with --set executor.name=local to see why"
+            )
+
+    def _ended(self, worker: Actor, reason: str) -> None:
+        self._journal.event(
+            "worker_ended", worker=worker.name, pid=worker.pid, host=worker.host, reason=reason
+        )
+
+    def _tell_of_no_room(self) -> None:
+        """Once, when workers wait for long."""
+        waiting = sum(not worker.is_placed for worker in self._workers.values())
+        if self._has_told or not waiting or time.monotonic() - self._started_at < NO_ROOM_SECONDS:
+            return
+        self._has_told = True
+        asked = {"CPU": self._asked["num_cpus"], "GPU": self._asked["num_gpus"]}
+        asked["memory"] = self._asked.get("memory", 0)
+        text = (
+            f"{waiting} of {len(self._free_from)} workers wait for room in the Ray cluster: each "
+            f"asks for {describe_resources(asked)}; the cluster has "
+            f"{describe_resources(self._ray.cluster_resources())}, of which "
+            f"{describe_resources(self._ray.available_resources())} is free"
+        )
+        self._tell(text)
+        self._journal.event("workers_wait", message=text)
+
+
+def _place(journal: Journal) -> Place:
+    proof = journal.path if journal.path is not None and journal.path.exists() else None
+    return Place(Path.cwd(), None if proof is None else proof.resolve())
+
+
+def _check_shared(path: Path, host: str) -> None:
+    """A worker does not find a video.
+
+    Raises:
+        ConfigError: it is here, so it is that machine's fault.
+    """
+    if path.exists():
+        raise ConfigError(
+            f"{path}: got a video that host {host} does not have, expected storage that all "
+            "machines of the cluster share"
+        )
+
+
+def _with_host(error: Exception, host: str) -> Exception:
+    if isinstance(error, ConfigError):
+        return ConfigError(f"host {host}: {error}")
+    error.add_note(f"on host {host}")
+    return error
+
+
+def _reason(error: Exception) -> str:
+    """How an actor ended, in a line: what Ray says without its advice, or the error in it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith("The actor ") and " dead " in line]
+    text = (telling or lines[::-1] or [type(error).__name__])[0]
+    return text.partition(" Some common causes")[0][:MOST_REASON_CHARS]

@@ -1,0 +1,99 @@
+"""The coordinator's end of an actor: one call is out at any time, which tells that it is alive."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from pipeline.local_worker import Ready, Stop
+from pipeline.ray_worker import Here, Place, RayWorker
+from pipeline.work import Unit
+
+__all__ = ["Actor"]
+
+
+class Actor:
+    """The coordinator's end of one actor; one call is out at any time."""
+
+    def __init__(
+        self, place: int, ray: Any, asked: dict[str, Any], setup: Any, coordinator: Place
+    ) -> None:
+        self.place = place
+        self.name = f"worker {place}"
+        self.unit: Unit | None = None
+        self.pid: int | None = None
+        self.host = ""
+        self.was_ready = False
+        self._ray = ray
+        actor = ray.remote(RayWorker).options(
+            max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **asked
+        )
+        self._actor = actor.remote()
+        self._call = self._actor.begin.remote(setup, coordinator)
+        self._post: list[Unit | Stop] = []
+        self._stopped = False
+        self._heard_at = time.monotonic()
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the cluster had room for it."""
+        return self.pid is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a unit."""
+        return self.was_ready and self.unit is None
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since it last spoke while it had something to do."""
+        if not self.is_placed or self.is_idle:
+            return 0.0
+        return time.monotonic() - self._heard_at
+
+    def give(self, unit: Unit) -> None:
+        """Let it do a unit."""
+        self.unit = unit
+        self._heard_at = time.monotonic()
+        self._post.append(unit)
+
+    def finished(self) -> Unit:
+        """The unit that it has done.
+
+        Raises:
+            RuntimeError: it had none.
+        """
+        unit, self.unit = self.unit, None
+        if unit is None:
+            raise RuntimeError("got a finished unit from a worker without one, expected none")
+        return unit
+
+    def stop(self) -> None:
+        """Let it write what is finished and end its unit; safe to call again and again."""
+        if not self._stopped:
+            self._stopped = True
+            self._post.append(Stop())
+
+    def ask(self) -> Any:
+        """The call that is out; if none is, a new one with what there is to tell."""
+        if self._call is None:
+            self._call = self._actor.ask.remote(self._post.pop(0) if self._post else None)
+        return self._call
+
+    def hear(self, said: Here | list[object]) -> list[object]:
+        """The messages in the answer to the call."""
+        self._call = None
+        messages: list[object] = [said] if isinstance(said, Here) else said
+        for message in messages:
+            if isinstance(message, Here):
+                self.pid, self.host = message.pid, message.host
+            self.was_ready = self.was_ready or isinstance(message, Ready)
+        if messages:
+            self._heard_at = time.monotonic()
+        return messages
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor)
