@@ -16,8 +16,7 @@ Where to look:
                                            stage_work, shard_thread; run_aligned, align
     who does it                            executors, executor_*; local_worker, processes
     on a Ray cluster                       ray_*
-    what is to be done                     plan, sizing
-    what is to be done                     plan, sizing, stored
+    what is to be done                     plan, sizing, rates, forecast, checks, stored
     doing it                               run, run_aligned, align; work, unit, stage_work,
                                            shard_thread
     what is to be done                     plan, sizing, stored; settled (nothing is)
@@ -26,7 +25,6 @@ Where to look:
     who does it                            executors, executor_*; local_worker, processes
     jobs on a cluster                      config_slurm, job_states, task_journal
     stages, their settings and keys        stages, stage_*, keys, rows, generations
-    what is to be done                     plan, sizing, stored
     doing it                               run, run_setup; work, unit_queue; workbench, unit,
                                            stage_work, shard_thread; run_aligned, align
     who does it                            executors, executor_*; local_worker, processes
@@ -42,8 +40,9 @@ Where to look:
     what heads answered                    saved_scores, fusion, submission, submission_*
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
-    commands                               commands, failure_commands, explain_commands,
-                                           run_cli, head_cli, head_commands,
+    commands                               commands, plan_commands, failure_commands,
+                                           explain_commands, run_cli, head_cli,
+                                           head_commands,
                                            score_commands, store_cli, store_commands, store_*,
                                            cli_support
     the demonstration                      demo, toy_*

@@ -11,38 +11,24 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
+from pipeline.checks import check_config, refuse
 from pipeline.config import ExperimentConfig
 from pipeline.console import (
     ProgressReporter,
-    plan_table,
+    print_boxless,
     print_failures,
     print_missing,
     print_run,
     table,
 )
-from pipeline.experiment import Experiment, resolve
-from pipeline.plan import plan_all, without_absent
+from pipeline.experiment import resolve
+from pipeline.plan import plan_all
 from pipeline.run_report import RunReport, write_report
 from pipeline.settled import settled_report
-from pipeline.stored import open_if_there
-from stores.base import Store
+from pipeline.stored import open_if_there, remember
 
-__all__ = ["run_stages", "show_plan", "show_status"]
-
-
-def show_plan(config: ExperimentConfig, console: Console, *, rehash: bool) -> None:
-    """Print rows and bytes that a run would make, and why."""
-    experiment = resolve(config, rehash=rehash)
-    with open_if_there(config.store.path) as store:
-        plans = plan_all(experiment, store)
-        console.print(plan_table(plans))
-        _remember(experiment, store)
-    videos = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
-    _, gone = without_absent(experiment, videos)
-    print_missing(console, [*experiment.missing_videos, *gone])
-    _print_boxless(experiment, console)
+__all__ = ["run_stages", "show_status"]
 
 
 def run_stages(
@@ -58,6 +44,7 @@ def run_stages(
     """Bring stages up to date, with progress and a summary, and a report for programs."""
     if report_path is not None and not report_path.parent.is_dir():
         raise FileNotFoundError(f"{report_path.parent}: no such folder for the report; make it")
+    refuse(check_config(config))
     experiment = resolve(config, rehash=rehash)
     report = settled_report(experiment, stages, retry_failed=retry_failed)
     if report is None:
@@ -70,7 +57,7 @@ def run_stages(
     print_run(console, report, quiet=quiet)
     if report_path is not None:
         write_report(report, report_path)
-    _print_boxless(experiment, console)
+    print_boxless(console, experiment)
     return report
 
 
@@ -86,7 +73,7 @@ def show_status(config: ExperimentConfig, console: Console) -> None:
         columns = {"stage": "left", "key": "left"}
         columns |= dict.fromkeys(("wanted", "present", "missing", "failed"), "right")
         console.print(table(f"{config.name} in {config.store.path}", columns, rows))
-        _remember(experiment, store)
+        remember(experiment, store)
     print_failures(console, {p.stage.name: p.failures for p in plans})
     print_missing(console, experiment.missing_videos)
 
@@ -108,21 +95,3 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
-
-
-def _remember(experiment: Experiment, store: Store | None) -> None:
-    """Keep what was learnt where there is a store; elsewhere none could be made any more."""
-    if store is not None:
-        experiment.known.save_if_possible()
-
-
-def _print_boxless(experiment: Experiment, console: Console) -> None:
-    """How many frames have no given boxes: a few are honest, many are a mistake in the file."""
-    stage = experiment.aligned.objects
-    if stage.boxes is None:
-        return
-    rows = stage.rows(experiment.table)
-    empty = sum(row.boxes is not None and not len(row.boxes.scores) for row in rows)
-    if empty:
-        line = f"{empty:,} of {len(rows):,} object frames have no boxes in {stage.boxes.path}"
-        console.print(Text(line, style="yellow"))

@@ -28,8 +28,7 @@ from rich.text import Text
 from pipeline.error_classes import class_name
 
 if TYPE_CHECKING:  # they load torch, which looking at a store does not need
-    from pipeline.experiment import MissingVideo
-    from pipeline.plan import StagePlan
+    from pipeline.experiment import Experiment, MissingVideo
     from pipeline.run_report import RunReport
     from stores.base import Failure
 
@@ -37,7 +36,8 @@ __all__ = [
     "ProgressReporter",
     "by_number",
     "format_nbytes",
-    "plan_table",
+    "format_seconds",
+    "print_boxless",
     "print_failures",
     "print_missing",
     "print_run",
@@ -113,28 +113,6 @@ def table(
     return made
 
 
-def plan_table(plans: Sequence[StagePlan[Any]]) -> Table:
-    """What would run and why."""
-    rows = []
-    for plan in plans:
-        size = format_nbytes(plan.row_nbytes * len(plan.todo))
-        rows.append(
-            (
-                plan.stage.name,
-                plan.stage.key[:12],
-                f"{plan.wanted:,}",
-                f"{plan.present:,}",
-                f"{plan.failed:,}",
-                f"{len(plan.todo):,}",
-                size if plan.todo else "",
-                plan.reason,
-            )
-        )
-    columns = {"stage": "left", "key": "left"}
-    columns |= dict.fromkeys(("wanted", "present", "failed", "to do", "to write"), "right")
-    return table("Plan", {**columns, "why": "left"}, rows)
-
-
 def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
     """Videos that are not there, and how much waits for them."""
     for missing in videos[:MAX_LINES_SHOWN]:
@@ -143,6 +121,17 @@ def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
     if len(videos) > MAX_LINES_SHOWN:
         rest = f"… and {len(videos) - MAX_LINES_SHOWN:,} more missing videos"
         console.print(Text(rest, style="red"))
+
+
+def print_boxless(console: Console, experiment: Experiment) -> None:
+    """How many frames have no given boxes: a few are honest, many are a mistake in the file."""
+    stage = experiment.aligned.objects
+    if stage.boxes is None:
+        return
+    empty, frames = stage.count_boxless(experiment.table)
+    if empty:
+        line = f"{empty:,} of {frames:,} object frames have no boxes in {stage.boxes.path}"
+        console.print(Text(line, style="yellow"))
 
 
 def print_failures(console: Console, failures: Mapping[str, Sequence[Failure]]) -> None:
@@ -252,3 +241,12 @@ def format_nbytes(nbytes: float) -> str:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
         size /= 1024
     return f"{size:,.1f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A time to wait, in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -14,7 +14,14 @@ from pipeline.known import Known
 from pipeline.stages import Stage, VideoStage
 from stores.base import ArraySpec, FeatureStore, MissingGenerationError, Store
 
-__all__ = ["create_generation", "create_network", "open_generation", "planned_specs", "row_specs"]
+__all__ = [
+    "create_generation",
+    "create_network",
+    "open_generation",
+    "planned_specs",
+    "provenance_of",
+    "row_specs",
+]
 
 
 def create_network(stage: VideoStage, device: str) -> ClipExtractor | FrameExtractor:
@@ -70,12 +77,12 @@ def create_generation(
     specs: Mapping[str, ArraySpec],
 ) -> FeatureStore:
     """The generation for a stage's rows; made if there is none under its key."""
-    provenance = _provenance(experiment, stage)
+    provenance = provenance_of(experiment, stage)
     shard_mib, compression = experiment.config.store.of_stage(stage.name)
     return store.generation(stage.name, stage.key, specs, provenance, shard_mib, compression)
 
 
-def _provenance(experiment: Experiment, stage: Stage) -> dict[str, Any]:
+def provenance_of(experiment: Experiment, stage: Stage) -> dict[str, Any]:
     """Where rows come from, in plain words: first what is in the key, then what is not."""
     return {
         "settings": stage.settings,

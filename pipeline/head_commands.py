@@ -11,6 +11,7 @@ from rich.console import Console
 from heads.metrics import Metrics
 from heads.training_log import EpochReport
 from pipeline.config import ExperimentConfig
+from pipeline.console import format_seconds
 from pipeline.errors import ConfigError
 from pipeline.experiment import resolve
 from pipeline.finetune import FinetuneEpoch
@@ -157,15 +158,6 @@ def format_epoch(report: EpochReport) -> str:
             f"{_percent(measured.noun_top1)} action {_percent(measured.action_top1)}"
         )
     return f"{line}  {report.seconds:.1f} s"
-
-
-def format_seconds(seconds: float) -> str:
-    """A time to wait, in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def format_finetune_epoch(network: str, epoch: FinetuneEpoch) -> str:

@@ -9,11 +9,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import open_generation, planned_specs
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stage_rows import StageRows
-from pipeline.stages import STAGE_NAMES, Stage
+from pipeline.stages import STAGE_NAMES, Stage, VideoStage
 from pipeline.videos import Video
 from pipeline.work import VideoWork
 from stores.base import ArraySpec, Failure, FeatureStore, Store
@@ -88,19 +89,30 @@ def plan_videos(
     """Plan the stages that read videos, of those asked for.
 
     Raises:
-        ConfigError: weights that do not fit, or cannot be read.
+        ConfigError: weights that do not fit, or cannot be read; of all stages.
     """
-    plans = {}
+    plans, errors = {}, []
     for name, stage in experiment.video_stages.items():
         if name in stages:
             rows = stage.rows(experiment.table)
             generation = open_generation(store, stage)
-            if generation is not None:
-                specs = generation.specs
-            else:
-                specs = planned_specs(experiment.known, stage)
+            try:
+                specs = _specs(experiment, stage, generation)
+            except ConfigError as error:
+                errors.append(error)
+                continue
             plans[name] = _plan(stage, rows, generation, specs, retry_failed)
+    if errors:
+        raise ConfigError("\n".join(map(str, errors))) from errors[0]
     return plans
+
+
+def _specs(
+    experiment: Experiment, stage: VideoStage, generation: FeatureStore | None
+) -> Mapping[str, ArraySpec]:
+    if generation is not None:  # even if it holds no row
+        return generation.specs
+    return planned_specs(experiment.known, stage)
 
 
 def plan_aligned(

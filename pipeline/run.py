@@ -13,8 +13,10 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
 
+from pipeline.checks import check_space, refuse
 from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
+from pipeline.forecast import surely_needed_nbytes
 from pipeline.generations import create_generation
 from pipeline.journal import Journal
 from pipeline.merge import in_words, merge_jobs, rows_out
@@ -61,6 +63,8 @@ def run_experiment(
         experiment.known.save()
         planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
         plans, gone = without_absent(experiment, without_out(planned, rows_out(jobs)))
+        needed = surely_needed_nbytes(experiment, store, plans, stages)
+        refuse(check_space(config.store.path, needed))
         with closing(Journal(store.path)) as journal:
             reports = _run_videos(experiment, store, plans, reporter, journal, stop)
             if experiment.aligned.name in stages:

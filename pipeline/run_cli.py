@@ -31,15 +31,36 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 @click.command()
 @config_options
 @click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
-def plan(config: Path, overrides: tuple[str, ...], rehash: bool) -> None:
-    """Show what `run` would do and why: rows and bytes per stage. Writes nothing to the store.
+@click.option(
+    "--measure",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=32,
+    metavar="[ROWS]",
+    help="Make so many rows of each stage (32) and forget them, to know the hours a run takes.",
+)
+@json_option
+def plan(
+    config: Path, overrides: tuple[str, ...], rehash: bool, measure: int | None, as_json: bool
+) -> None:
+    """Show what `run` would do: rows, bytes and hours per stage, and all that would stop it.
 
-    Example: symbio plan configs/epic55_saoa_r50.yaml
+    Writes nothing. The exit code says how `run` would fare: 2, it would not start; 1, it would
+    leave out rows that failed before or whose videos are missing.
+
+    Example: symbio plan configs/epic55_saoa_r50.yaml --measure
     """
     with errors():
-        from pipeline.commands import show_plan
+        from pipeline.plan_commands import show_plan
 
-        show_plan(load(config, overrides), make_console(), rehash=rehash)
+        code = show_plan(
+            load(config, overrides),
+            make_console(),
+            rehash=rehash,
+            measure=measure,
+            as_json=as_json,
+        )
+    sys.exit(code)
 
 
 @click.command()

@@ -156,6 +156,18 @@ class ObjectsStage(Keyed):
 
         return StageRows(naming.keys, table.videos[naming.clips], table.video_ids, make)
 
+    def count_boxless(self, table: ClipTable) -> tuple[int, int]:
+        """How many frames have no given boxes, and how many frames there are."""
+        naming = self.naming(table)
+        clips, frames = np.divmod(naming.firsts, naming.numbers.shape[1])
+        times_us = np.maximum(self._window_us(table.centres_us), 0)[clips, frames]
+        videos = table.videos[clips]
+        empty = 0
+        for video, time_us in zip(videos.tolist(), times_us.tolist(), strict=True):
+            boxes = self._boxes_at(table.video_ids[video], time_us)
+            empty += boxes is not None and not len(boxes.scores)
+        return empty, len(videos)
+
     def create(self, device: str) -> FrameExtractor:
         """Build the detector.
 

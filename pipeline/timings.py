@@ -31,6 +31,11 @@ class Timings:
             setattr(self, field.name, total)
         return self
 
+    @property
+    def own_seconds(self) -> float:
+        """All but waiting: what the stage itself cost."""
+        return sum(self.as_dict().values()) - self.waiting_seconds
+
     def as_dict(self) -> dict[str, float]:
         """Plain JSON values."""
         return asdict(self)

@@ -142,8 +142,8 @@ def test_a_plan_counts_rows_and_bytes_and_touches_nothing(tmp_path: Path) -> Non
     assert (done.code, done.err) == (0, "")
     rows = table_rows(done.out, ["to do", "why"])
     assert {stage: int(row["to do"]) for stage, row in rows.items()} == ALL_ROWS
-    # Maps of 1×1×1 of 8 · 4 channels in float16, six of them.
-    assert rows["verb"]["to write"] == "384 B"
+    # Six maps of 1×1×1 of 8 · 4 channels in float16, and an index of 4,096 entries.
+    assert rows["verb"]["to write"] == "65.5 KiB"
     assert rows["verb"]["why"] == "first run with these settings"
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -18,8 +18,8 @@ from heads.table import FeatureTable
 from heads.training import TrainResult, train_head
 from heads.training_log import EpochReport
 from pipeline.config_file import parse_config
+from pipeline.console import format_seconds
 from pipeline.errors import RunFolderError
-from pipeline.head_commands import format_seconds
 from pipeline.run_status import RunStatus, read_run_status
 from pipeline.runs import start_run_folder
 

@@ -1,0 +1,198 @@
+"""What would stop a run, found out before it begins: all of it, not the first only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import ExperimentConfig
+from pipeline.errors import ConfigError
+from stores.formats import DEFAULT_FORMAT
+from stores.lock import LOCK_FILE
+from stores.marker import check_free_or_ours, read_format
+
+__all__ = ["Problem", "check_config", "check_holder", "check_space", "refuse"]
+
+# What a store keeps beside its shards: manifest, rows.csv, logs; and what others write meanwhile.
+MARGIN_SHARE, MARGIN_NBYTES = 0.02, 64 * 2**20
+# Package → how to get it. They are asked for by a word in the config.
+INSTALL = {
+    "decord": "pip install decord2",
+    "cv2": "pip install 'symbio[flow]'",
+    "ray": "pip install 'symbio[ray]'",
+    "submitit": "pip install 'symbio[slurm]'",
+}
+
+ProblemName = Literal[
+    "weights", "device", "package", "permission", "store", "store_held", "disk", "config"
+]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that would stop a run. ``text`` says what to do about it."""
+
+    name: ProblemName
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def check_config(config: ExperimentConfig) -> list[Problem]:
+    """What can be seen from a config alone; no video, label or network is looked at."""
+    return [
+        *_weights(config),
+        *_packages(config),
+        *_device(config),
+        *_folders(config),
+    ]
+
+
+def check_space(folder: Path, needed_nbytes: int) -> list[Problem]:
+    """Whether a file system has room.
+
+    Args:
+        folder: of the store, which need not be there yet.
+        needed_nbytes: of shards that are not there yet.
+    """
+    wanted = round(needed_nbytes * (1 + MARGIN_SHARE)) + MARGIN_NBYTES
+    free = shutil.disk_usage(_nearest(folder)).free
+    if not needed_nbytes or free >= wanted:
+        return []
+    text = (
+        f"{folder}: got {free / 2**30:,.1f} GiB of free space, expected {wanted / 2**30:,.1f} GiB; "
+        "make room, move the store (store.path), or store less (stages.*.outputs, "
+        "store.compression: zstd, data.only)"
+    )
+    return [Problem("disk", text)]
+
+
+def check_holder(store: Path) -> list[Problem]:
+    """Whether somebody writes to a store; nothing is locked to find out."""
+    try:
+        holder = json.loads((store / LOCK_FILE).read_text())
+        here = holder["host"] == socket.gethostname()
+        if here and not _is_alive(int(holder["pid"])):
+            return []
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    text = (
+        f"{store}: held by process {holder['pid']} on host {holder['host']}, which writes to it; "
+        "wait for it or stop it (symbio status shows how far it is)"
+    )
+    return [Problem("store_held", text)]
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Stop where there are problems.
+
+    Raises:
+        ConfigError: all of them.
+    """
+    if len(problems) == 1:
+        raise ConfigError(problems[0].text)
+    if problems:
+        lines = "\n".join(f"  {problem.text}" for problem in problems)
+        raise ConfigError(f"{len(problems)} things are in the way:\n{lines}")
+
+
+def _weights(config: ExperimentConfig) -> Iterator[Problem]:
+    stages = config.stages
+    sections: list[tuple[str, Path | None]] = [
+        (f"stages.{name}.weights", getattr(stages, name).checkpoint)
+        for name in ("verb", "noun", "objects")
+    ]
+    for name in ("verb", "noun"):
+        flow = getattr(stages, name).flow
+        if flow is not None:
+            sections.append((f"stages.{name}.flow.weights", flow.checkpoint))
+    for key, path in sections:
+        if path is None:
+            continue
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            advice = "give a checkpoint file, or the word random with weights_seed"
+            yield Problem("weights", f"{key}: {path}: {error.strerror or error}; {advice}")
+
+
+def _packages(config: ExperimentConfig) -> Iterator[Problem]:
+    asked: list[tuple[str, str]] = []
+    videos = getattr(config.data, "videos", None)
+    if getattr(videos, "reader", None) == "decord":
+        asked.append(("data.videos.reader: decord", "decord"))
+    if config.stages.objects.detector.name == "detectron2":
+        asked.append(("stages.objects.detector.name: detectron2", "detectron2"))
+    for name in ("verb", "noun"):
+        flow = getattr(config.stages, name).flow
+        if flow is not None and flow.method == "tvl1":
+            asked.append((f"stages.{name}.flow.method: tvl1", "cv2"))
+    executor = config.executor.name
+    if executor in ("ray", "slurm"):
+        asked.append((f"executor.name: {executor}", {"ray": "ray", "slurm": "submitit"}[executor]))
+    for words, package in asked:
+        if find_spec(package) is None:
+            yield Problem("package", f"{words}: {package} is not installed; {_advice(package)}")
+
+
+def _advice(package: str) -> str:
+    if package != "detectron2":
+        return INSTALL[package]
+    from extractors.detectron2_config import INSTALL as advice
+
+    return advice
+
+
+def _device(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.device == "cpu" or config.executor.name != "local":  # the others work elsewhere
+        return
+    import torch
+
+    from extractors.inference import resolve_device
+
+    try:
+        index = resolve_device(config.device).index or 0
+    except (ValueError, RuntimeError) as error:
+        yield Problem("device", f"device: {error}")
+        return
+    if index >= (count := torch.cuda.device_count()):
+        text = f"got {config.device}, expected one of {count} devices, which count from 0"
+        yield Problem("device", f"device: {text}")
+
+
+def _folders(config: ExperimentConfig) -> Iterator[Problem]:
+    store = config.store.path
+    try:
+        check_free_or_ours(store, config.store.format or read_format(store) or DEFAULT_FORMAT)
+    except (OSError, ValueError) as error:
+        yield Problem("store", f"store.path: {error}")
+    for key, folder in (("store.path", store), ("runs", config.runs)):
+        nearest = _nearest(folder)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            text = f"{key}: got no permission to write in {nearest}, expected it; get it, or name "
+            yield Problem("permission", f"{text}another folder")
+
+
+def _nearest(folder: Path) -> Path:
+    """A folder, or the nearest one above it that is there."""
+    absolute = Path(os.path.abspath(folder))
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,192 @@
+"""`symbio plan`: what a run would make, take and need, and all that would stop it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.checks import Problem, check_config, check_holder, check_space
+from pipeline.config import ExperimentConfig
+from pipeline.console import (
+    format_nbytes,
+    format_seconds,
+    print_boxless,
+    print_missing,
+    table,
+)
+from pipeline.errors import MENDABLE, in_words
+from pipeline.experiment import Experiment, MissingVideo, resolve
+from pipeline.forecast import StageForecast, forecast, free_nbytes
+from pipeline.plan import StagePlan, plan_all, without_absent
+from pipeline.rates import Rate, measure_rates, past_rate
+from pipeline.stored import open_if_there, remember
+
+__all__ = ["Plan", "make_plan", "show_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        stages: in the order they run; none where something is so wrong that nobody knows.
+        missing: videos that are not there, whose rows would not be made.
+        problems: what would stop a run.
+    """
+
+    experiment: Experiment | None
+    stages: Sequence[StageForecast]
+    missing: Sequence[MissingVideo]
+    problems: Sequence[Problem]
+
+    @property
+    def exit_code(self) -> int:
+        """2: a run would not start; 1: it would leave rows out; 0: it would make all of them."""
+        if self.problems:
+            return 2
+        return 1 if self.missing or any(stage.failed for stage in self.stages) else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of all shards to be written; the most there can be where rows are compressed."""
+        return sum(stage.nbytes for stage in self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        """For all stages; None where a rate is not known."""
+        seconds = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(seconds) if len(seconds) == len(self.stages) else None
+
+
+def show_plan(
+    config: ExperimentConfig,
+    console: Console,
+    *,
+    rehash: bool,
+    measure: int | None,
+    as_json: bool,
+) -> int:
+    """Print what a run would make, and what is in its way; return the exit code."""
+    plan = make_plan(config, rehash=rehash, measure=measure)
+    if as_json:
+        print(json.dumps(_document(config, plan), indent=2))
+        return plan.exit_code
+    if plan.stages:
+        console.print(_table(plan))
+        console.print(_summary(config, plan))
+    print_missing(console, plan.missing)
+    if plan.experiment is not None:
+        print_boxless(console, plan.experiment)
+    for problem in plan.problems:
+        console.print(Text(f"a run would stop: {problem.text}", style="red"))
+    return plan.exit_code
+
+
+def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) -> Plan:
+    """Look at everything a run depends on, as far as that is possible.
+
+    Args:
+        measure: so many rows of each stage are made and forgotten, to know how fast that is.
+    """
+    problems = [*check_config(config), *check_holder(config.store.path)]
+    if any(problem.name in ("weights", "package", "store") for problem in problems):
+        return Plan(None, (), (), problems)  # stages have no keys, or nobody knows what is stored
+    try:
+        experiment = resolve(config, rehash=rehash)
+        with open_if_there(config.store.path) as store:
+            plans = plan_all(experiment, store)
+            by_name = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
+            there, gone = without_absent(experiment, by_name)
+            plans = [there.get(plan.stage.name, plan) for plan in plans]
+            can_measure = measure is not None and not problems
+            rates = _rates(config, experiment, plans, measure if can_measure else None)
+            remember(experiment, store)
+            stages = [forecast(experiment, plan, rates) for plan in plans]
+    except MENDABLE as error:
+        return Plan(None, (), (), [*problems, Problem("config", in_words(error))])
+    sure = sum(stage.nbytes for stage in stages if not stage.at_most)
+    problems += check_space(config.store.path, sure)
+    return Plan(experiment, stages, [*experiment.missing_videos, *gone], problems)
+
+
+def _rates(
+    config: ExperimentConfig,
+    experiment: Experiment,
+    plans: Sequence[StagePlan[Any]],
+    measure: int | None,
+) -> dict[str, Rate]:
+    rates = {}
+    for plan in plans:
+        rate = past_rate(config.store.path, plan.stage, config.device)
+        if rate is not None:
+            rates[plan.stage.name] = rate
+    return rates | (measure_rates(experiment, plans, measure) if measure else {})
+
+
+def _table(plan: Plan) -> Any:
+    rows = [
+        (
+            stage.stage,
+            stage.key[:12],
+            f"{stage.wanted:,}",
+            f"{stage.present:,}",
+            f"{stage.failed:,}",
+            f"{stage.missing:,}",
+            _size(stage.nbytes, at_most=stage.at_most) if stage.missing else "",
+            _time(stage),
+            stage.reason,
+        )
+        for stage in plan.stages
+    ]
+    columns = {"stage": "left", "key": "left"}
+    numbers = ("wanted", "present", "failed", "to do", "to write", "takes")
+    columns |= dict.fromkeys(numbers, "right")
+    return table("Plan", {**columns, "why": "left"}, rows)
+
+
+def _summary(config: ExperimentConfig, plan: Plan) -> Text:
+    at_most = any(stage.at_most for stage in plan.stages)
+    free = format_nbytes(free_nbytes(config.store.path))
+    parts = [f"to write: {_size(plan.nbytes, at_most=at_most)} of {free} free"]
+    todo = [stage for stage in plan.stages if stage.missing]
+    unknown = [stage.stage for stage in todo if stage.rate is None]
+    known = [stage for stage in todo if stage.rate is not None]
+    if known:
+        seconds = format_seconds(sum(stage.seconds or 0 for stage in known))
+        origins = " and ".join(sorted({stage.rate.origin for stage in known if stage.rate}))
+        parts.append(f"takes about {seconds}, as a {origins} tells")
+    if unknown:
+        parts.append(f"hours of {', '.join(unknown)} unknown: --measure, or make some first")
+    return Text("; ".join(parts))
+
+
+def _size(nbytes: int, *, at_most: bool) -> str:
+    return f"{'at most ' * at_most}{format_nbytes(nbytes)}"
+
+
+def _time(stage: StageForecast) -> str:
+    if not stage.missing:
+        return ""
+    return "?" if stage.seconds is None else format_seconds(stage.seconds)
+
+
+def _document(config: ExperimentConfig, plan: Plan) -> dict[str, Any]:
+    return {
+        "config": config.name,
+        "store": str(config.store.path),
+        "stages": [stage.to_json() for stage in plan.stages],
+        "nbytes": plan.nbytes,
+        "free_nbytes": free_nbytes(config.store.path),
+        "seconds": plan.seconds if plan.stages else None,
+        "missing_videos": [
+            {"video_id": m.video.video_id, "reason": m.reason, m.unit: m.count}
+            for m in plan.missing
+        ],
+        "problems": [problem.to_json() for problem in plan.problems],
+        "exit_code": plan.exit_code,
+    }

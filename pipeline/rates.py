@@ -1,0 +1,123 @@
+"""How fast rows are made: from what past runs kept in their logs, or measured now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.experiment import Experiment
+from pipeline.journal_files import read_log, run_logs
+from pipeline.plan import StagePlan, planned_videos
+from pipeline.stages import AlignedStage, Stage
+
+__all__ = ["Rate", "measure_rates", "past_rate"]
+
+MOST_LOGS = 50  # a year of weekly runs
+
+Origin = Literal["past run", "past run with other settings", "measured"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast rows of a stage are made, each stage by itself: times of several add up.
+
+    Attributes:
+        rows: that were made to find out.
+        log: of the run they were made in.
+    """
+
+    rows_per_second: float
+    origin: Origin
+    rows: int
+    log: str | None = None
+
+
+def past_rate(store: Path, stage: Stage, device: str) -> Rate | None:
+    """The rate of the largest of the last runs that made rows of a stage on such a device.
+
+    Runs with the same settings count before others.
+
+    Args:
+        store: folder of the store.
+    """
+    found: list[tuple[bool, int, Rate]] = []
+    for log in run_logs(store)[:MOST_LOGS]:
+        for event in read_log(log):
+            if event.get("event") != "run_finished" or event.get("device") != device:
+                continue
+            for ran in event.get("stages", ()):
+                if ran["stage"] == stage.name and ran["rows"] and ran["own_seconds"]:
+                    same = ran["key"] == stage.key
+                    origin: Origin = "past run" if same else "past run with other settings"
+                    speed = ran["rows"] / ran["own_seconds"]
+                    found.append((same, ran["rows"], Rate(speed, origin, ran["rows"], log.name)))
+    return max(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+def measure_rates(
+    experiment: Experiment, plans: Sequence[StagePlan[Any]], clips: int
+) -> dict[str, Rate]:
+    """Make up to so many missing rows of each stage that reads videos, and forget them.
+
+    Args:
+        clips: rows of each stage, of the first videos.
+
+    Raises:
+        ConfigError: weights do not fit.
+    """
+    from pipeline.rehearsal import rehearse
+
+    chosen = {
+        plan.stage.name: replace(plan, todo=plan.todo[:clips])
+        for plan in plans
+        if plan.todo and not isinstance(plan.stage, AlignedStage)
+    }
+    works = [video.work() for video in planned_videos(experiment, chosen)]
+    specs = {name: plan.specs for name, plan in chosen.items()}
+    made = dict.fromkeys(chosen, 0)
+    own: dict[str, float] = {}
+    watch = _Watch()
+    for progress in rehearse(experiment, works, specs) if works else ():
+        watch.note(progress.computed)
+        made[progress.stage] += progress.computed
+        if progress.summary is not None:
+            own[progress.stage] = progress.summary.timings.own_seconds
+    shares = share_out(watch.seconds, own)
+    return {
+        name: Rate(rows / shares[name], "measured", rows)
+        for name, rows in made.items()
+        if rows and shares.get(name)
+    }
+
+
+class _Watch:
+    """How long rows take, without what it takes to build networks and to open the first video."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._first: tuple[float, int] | None = None  # when a first batch was done, of so many
+        self._rows = 0
+
+    def note(self, rows: int) -> None:
+        """So many more rows are done."""
+        self._rows += rows
+        if rows and self._first is None:
+            self._first = (time.perf_counter(), rows)
+
+    @property
+    def seconds(self) -> float:
+        """Of all rows; where there was but one batch, from the very start."""
+        now = time.perf_counter()
+        if self._first is None or self._rows == self._first[1]:
+            return now - self._started
+        at, rows = self._first
+        return (now - at) * self._rows / (self._rows - rows)
+
+
+def share_out(seconds: float, own: Mapping[str, float]) -> dict[str, float]:
+    """Seconds on the clock that stages spent together, shared out by what each was busy."""
+    busy = sum(own.values())
+    return {name: seconds * value / busy if busy else 0.0 for name, value in own.items()}
