@@ -11,7 +11,7 @@ they were made for, whatever the config says by now.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from pipeline.job_states import ENDED, task_states
 from pipeline.journal import LOGS_FOLDER
 from pipeline.task_journal import Event, failures_of, journals, read_events, receipt_of
 from stores.base import Failure, FeatureStore, MissingGenerationError, Receipt, Store
+from stores.records import name_some
 from stores.registry import open_store
 
 __all__ = ["JobReport", "TaskReport", "in_words", "merge_jobs", "rows_out"]
@@ -179,10 +180,11 @@ def _count(store: Store, report: JobReport) -> None:
                 task.stored += len(rows) - len(missing)
                 task.failed += sum(f.row_key in missing for f in generation.failures())
         if task.end == "lost":
-            task.reason = _last_words(_all_events(report.job, task.number))
+            task.reason = _last_words(report.job, task.number)
 
 
-def _last_words(events: Sequence[Event]) -> str:
+def _last_words(job: Job, task: int) -> str:
+    events = _all_events(job, task)
     if not events:
         return "it never started"
     last = events[-1]
@@ -192,7 +194,11 @@ def _last_words(events: Sequence[Event]) -> str:
         return f"{last['starts']} starts in a row ended before any row was done"
     if last["event"] == "stopped":
         return f"it was told to end ({last['signal']}) and not started again"
-    return "it ended without a word"
+    if last["event"] == "overdue":
+        return f"it was told to end ({last['signal']}) and took longer than its grace time"
+    at_work = [event["unit"] for event in events if event["event"] == "unit_started"][-1:]
+    videos = [unit["videos"] for unit in job.units(task) if [unit["unit"]] == at_work]
+    return "it ended without a word" + "".join(f", at videos {name_some(ids)}" for ids in videos)
 
 
 def _keep_logs(path: Path, report: JobReport) -> None:
