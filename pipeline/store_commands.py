@@ -163,7 +163,7 @@ def _open_to_change(path: Path, console: Console) -> Iterator[Store]:
             f"{path / MANIFEST_FILE}: it is gone, and is rebuilt from the shards", markup=False
         )
     with _printing_log(console):
-        store = open_store(path, mode="a")
+        store = open_store(path, mode="a", recheck=True)
     with store:
         yield store
 

@@ -9,7 +9,8 @@ Where to look:
                                            shard_files, shard_rows (reading), compression,
                                            durable
     the formats                            formats; zarr_format, zarr_metadata; hdf5_format, hdf5_*
-    which rows exist                       manifest, manifest_*, row_index, row_keys
+    which rows exist                       manifest, manifest_*, row_index, row_keys,
+                                           index_file
     who else writes                        lock, leases
     files for people                       documents, rows_csv, descriptions (stage.json), marker
     after crashes and damage               recovery, verify, repair, quarantine; untrusted,

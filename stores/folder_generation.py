@@ -12,9 +12,10 @@ from stores.base import CorruptRowError, FeatureStore, MissingRowsError, read_on
 from stores.checks import allocate, wanted_outputs
 from stores.documents import write_documents
 from stores.formats import shard_format
+from stores.index_file import write_index
 from stores.layout import STAGE_FILE, GenerationLayout
 from stores.lock import ReaderLock
-from stores.manifest import Manifest
+from stores.manifest import LoadedRows, Manifest
 from stores.manifest_writer import ManifestWriter
 from stores.records import Failure, Problem, Receipt, Row, RowInfo, name_some
 from stores.repair import repair_generation, rewrite_shards
@@ -56,7 +57,8 @@ class FolderGeneration(FeatureStore):
         self._manifest = manifest
         self._writer = writer
         self._files = ShardFiles(layout, verify_every_read=verify_every_read)
-        self._loaded: tuple[RowIndex, dict[int, Any]] | None = None
+        self._loaded: LoadedRows | None = None
+        self._is_saved = True  # index.bin holds all that was committed through this object
         self._guard: ReaderLock | None = None  # taken before anything is read
         self._changing = threading.RLock()
         self._csv_time = time.monotonic()
@@ -86,7 +88,7 @@ class FolderGeneration(FeatureStore):
         out: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """See `FeatureReader.read`."""
-        index, checks = self._load()
+        index, checks, _ = self._load()
         numbers = index.numbers_of(keys)
         if (numbers < 0).any():
             raise MissingRowsError(self.stage, self.missing(keys))
@@ -142,8 +144,9 @@ class FolderGeneration(FeatureStore):
         for receipt in receipts:
             self._check_receipt(receipt)
         with self._changing:
-            index, checks = self._load()
+            index, checks, _ = self._load()
             manifest.commit(self.stage, self.key, receipts, failures)
+            self._is_saved = self._is_saved and not receipts
             for receipt in receipts:
                 checks.setdefault(receipt.shard, dict(receipt.checks))
                 first = receipt.shard * self.rows_per_shard
@@ -163,6 +166,7 @@ class FolderGeneration(FeatureStore):
         gone = list(keys)
         with self._changing:
             manifest.delete("rows", self.stage, self.key, gone)
+            self._is_saved = False
             self._index.remove(gone)
             write_documents(self.layout, self._index.end)
 
@@ -191,21 +195,24 @@ class FolderGeneration(FeatureStore):
         with self._changing:
             problems = repair_generation(self.layout, manifest, on_read)
             self._files.close()
-            self._loaded = None
+            self._loaded, self._is_saved = None, False
             rewrite_shards(self, self.layout, manifest, problems)
             self._loaded = None
             write_documents(self.layout, self._index.end)
         return problems
 
     def close(self) -> None:
-        """Write rows.csv where rows changed, close all files; the store calls this."""
+        """Write index.bin and rows.csv where rows changed, and close files; the store does this."""
         self._files.close()
         self._guard = None
         with self._changing:
+            if self._writer and self._loaded and not self._is_saved:
+                write_index(self.path, self._loaded.rows)
+                self._is_saved = True
             if self._writer and self._manifest.csv_crc(self.stage, self.key) is None:
                 self._export(self._writer)
 
-    def _load(self) -> tuple[RowIndex, dict[int, Any]]:
+    def _load(self) -> LoadedRows:
         if self._guard is None:
             self._guard = ReaderLock(self.path / STAGE_FILE)
         if self._loaded is None:
@@ -216,7 +223,7 @@ class FolderGeneration(FeatureStore):
 
     @property
     def _index(self) -> RowIndex:
-        return self._load()[0]
+        return self._load().rows
 
     def _writing(self) -> ManifestWriter:
         if self._writer is None:

@@ -53,6 +53,7 @@ class FolderStore(Store):
         mode: "r" to read, "a" to read and write; one process at a time may write.
         format: of the store, one of `FORMATS`.
         verify_every_read: compare checksums at each read, not only on first touch.
+        recheck: see `open_store`.
 
     Raises:
         FileNotFoundError: mode "r", and there is no store.
@@ -60,7 +61,9 @@ class FolderStore(Store):
         StoreLockedError: mode "a", and somebody else is writing.
     """
 
-    def __init__(self, path: Path, mode: str, format: str, *, verify_every_read: bool) -> None:
+    def __init__(
+        self, path: Path, mode: str, format: str, *, verify_every_read: bool, recheck: bool
+    ) -> None:
         # Absolute, so that the store can be read after a change of folder and in workers.
         self.path = Path(os.path.realpath(path))
         self.format = format
@@ -72,15 +75,15 @@ class FolderStore(Store):
         if mode == "r":
             check_marker(self.path, self.format)
         else:
-            self._open_for_writing()
+            self._open_for_writing(recheck)
 
-    def _open_for_writing(self) -> None:
+    def _open_for_writing(self, recheck: bool) -> None:
         check_free_or_ours(self.path, self.format)
         make_root(self.path)
         self._lock = WriterLock(self.path)
         try:
             write_marker(self.path, self.format)
-            self._writer = recover(self.path, self.path / MANIFEST_FILE)
+            self._writer = recover(self.path, self.path / MANIFEST_FILE, recheck=recheck)
         except BaseException:
             self._lock.release()
             raise

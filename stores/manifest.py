@@ -14,20 +14,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stores.base import GenerationInfo
 from stores.layout import generation_folder
 from stores.manifest_db import ChangedRecordError, connect_for_reading, naming_damage
+from stores.manifest_index import load_index
 from stores.manifest_records import (
-    PLACE_COLUMNS,
     GenerationRecord,
     all_generations,
     find_descriptions,
     find_failures,
     find_generation,
     find_shards,
-    index_rows,
     look_over,
     unseal,
 )
@@ -46,28 +45,48 @@ class StoredRow:
     info: RowInfo
 
 
+class LoadedRows(NamedTuple):
+    """What a generation holds.
+
+    Attributes:
+        rows: row key → row number.
+        checks: shard number → checks of its files.
+        is_saved: whether index.bin says the same as `rows`.
+    """
+
+    rows: RowIndex
+    checks: dict[int, dict[str, int]]
+    is_saved: bool
+
+
 class Manifest:
     """Questions to the manifest of a store."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def load(self, stage: str, key: str, per_shard: int) -> tuple[RowIndex, dict[int, Any]]:
-        """Return all rows of a generation, and shard number → checks of its files.
+    def load(self, stage: str, key: str, per_shard: int, *, from_file: bool = True) -> LoadedRows:
+        """Return all rows of a generation and its shards.
+
+        Args:
+            from_file: believe index.bin where the records of shards agree; else read all records.
 
         Raises:
-            DamagedManifestError: a row is not as it was committed.
+            DamagedManifestError: a record is not as it was committed.
         """
+        folder = generation_folder(self.path.parent, stage, key) if from_file else None
         with self._reading() as connection:
             connection.execute("BEGIN")  # one snapshot for all questions
             generation = find_generation(connection, stage, key)
             shards = find_shards(connection, generation.id)
-            query = f"SELECT {PLACE_COLUMNS} FROM rows WHERE generation = ?"
-            rows = connection.execute(query, (generation.id,)).fetchall()
             if max(shards, default=-1) >= generation.next_shard or min(shards, default=0) < 0:
                 raise ChangedRecordError(f"a shard of {stage!r} that was never reserved")
-            index = index_rows(stage, rows, shards, per_shard)
-            return index, {shard: record.checks_by_part() for shard, record in shards.items()}
+            try:
+                index, is_saved = load_index(connection, generation.id, shards, per_shard, folder)
+            except ChangedRecordError as error:
+                raise ChangedRecordError(f"{error} of {stage!r}") from error
+            checks = {shard: record.checks_by_part() for shard, record in shards.items()}
+            return LoadedRows(index, checks, is_saved)
 
     def rows(self, stage: str, key: str, *, lenient: bool = False) -> list[StoredRow]:
         """Return the rows of a generation in the order of their row numbers.

@@ -9,28 +9,22 @@ import json
 import sqlite3
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from typing import Any, NamedTuple
 
-import numpy as np
 from crc32c import crc32c
 
 from stores.manifest_db import ChangedRecordError
 from stores.records import Failure, Receipt, RowInfo
-from stores.row_index import RowIndex
 from stores.row_keys import pack_keys
 from stores.untrusted import parse_json
 
 MAX_SHARDS = 10**12
-PLACE_COLUMNS = "generation, row_key, shard, slot, place"
 
 _KEY_NBYTES = 32
 _MAX_KEYS = 500  # in one question; SQLite has taken 999 values since ever
-_PLACE = struct.Struct("<q32sqq")
-
-# Those of PLACE_COLUMNS.
-PlacedRow = tuple[int, bytes, int, int, int]
+PLACE = struct.Struct("<q32sqq")  # generation, row key, shard, slot
 
 
 class GenerationRecord(NamedTuple):
@@ -205,7 +199,7 @@ def _new_rows(
         if row_key not in held:
             held.add(row_key)
             names = (generation, row_key, receipt.shard, slot)
-            values = (*names, crc32c(_PLACE.pack(*names)), *info.to_json())
+            values = (*names, crc32c(PLACE.pack(*names)), *info.to_json())
             rows.append((*values, seal(values)))
     return rows
 
@@ -219,31 +213,6 @@ def delete_rows(connection: sqlite3.Connection, generation: int, row_keys: Itera
             gone[shard].append(place)
     for shard, places in gone.items():
         _count(connection, generation, shard, -len(places), -sum(places))
-
-
-def index_rows(
-    stage: str, rows: Sequence[PlacedRow], shards: Mapping[int, ShardRecord], per_shard: int
-) -> RowIndex:
-    """Return row key → row number; raise ChangedRecordError unless the rows are those committed."""
-    pack = _PLACE.pack
-    try:
-        checks = [crc32c(pack(gen, key, shard, slot)) for gen, key, shard, slot, _ in rows]
-        keys = b"".join([row[1] for row in rows])
-        numbers, slots, places = (np.array([row[at] for row in rows], np.int64) for at in (2, 3, 4))
-    except (struct.error, TypeError, ValueError) as error:  # not even of the right types
-        raise ChangedRecordError(f"a changed row of {stage!r}") from error
-    if not np.array_equal(places, checks) or len(keys) != _KEY_NBYTES * len(rows):
-        raise ChangedRecordError(f"a changed row of {stage!r}")
-    if ((slots < 0) | (slots >= per_shard)).any():
-        raise ChangedRecordError(f"a row of {stage!r} in a slot beyond its shard")
-    used, which, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-    sums = np.zeros(len(used), np.int64)
-    np.add.at(sums, which, places)
-    got = dict(zip(used.tolist(), zip(counts.tolist(), sums.tolist(), strict=True), strict=True))
-    known = {shard: (record.row_count, record.place_sum) for shard, record in shards.items()}
-    if got != {shard: totals for shard, totals in known.items() if totals[0]}:
-        raise ChangedRecordError(f"other rows of {stage!r} than were committed")
-    return RowIndex(keys, numbers * per_shard + slots)
 
 
 def _find_shard(connection: sqlite3.Connection, generation: int, shard: int) -> ShardRecord:

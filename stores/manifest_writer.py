@@ -6,9 +6,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from stores.manifest import Manifest
+from stores.manifest import LoadedRows, Manifest
 from stores.manifest_db import (
     SCHEMA,
     SCHEMA_VERSION,
@@ -33,7 +32,6 @@ from stores.manifest_records import (
     update_generation,
 )
 from stores.records import Failure, Receipt
-from stores.row_index import RowIndex
 from stores.row_keys import pack_keys
 
 
@@ -49,7 +47,7 @@ class ManifestWriter(Manifest):
         super().__init__(path)
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._found: dict[tuple[str, str], tuple[RowIndex, dict[int, Any]]] = {}
+        self._found: dict[tuple[str, str], LoadedRows] = {}
         is_file(path)
         with naming_damage(path):
             self._connection = sqlite3.connect(
@@ -83,11 +81,12 @@ class ManifestWriter(Manifest):
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             look_over(connection)
 
-    def load(self, stage: str, key: str, per_shard: int) -> tuple[RowIndex, dict[int, Any]]:
+    def load(self, stage: str, key: str, per_shard: int, *, from_file: bool = True) -> LoadedRows:
         """See `Manifest.load`; what was loaded to be looked at is handed on to who asks next."""
-        found = self._found.pop((stage, key), None)
+        found = self._found.pop((stage, key), None) if from_file else None
         if found is None:
-            found = self._found[stage, key] = super().load(stage, key, per_shard)
+            found = super().load(stage, key, per_shard, from_file=from_file)
+            self._found[stage, key] = found
         return found
 
     @contextmanager

@@ -22,6 +22,7 @@ from stores.descriptions import restore_descriptions
 from stores.documents import write_documents
 from stores.durable import make_folder, sweep_temps, sync_folder
 from stores.formats import shard_format
+from stores.index_file import write_index
 from stores.infos import Lease, end_of_leases
 from stores.layout import STAGE_FILE, GenerationLayout, read_layout
 from stores.leases import read_leases, sweep_leases
@@ -37,8 +38,11 @@ from stores.shard_set import intact_part
 logger = logging.getLogger(__name__)
 
 
-def recover(root: Path, manifest_path: Path) -> ManifestWriter:
+def recover(root: Path, manifest_path: Path, *, recheck: bool = False) -> ManifestWriter:
     """Bring a store in order and return its manifest; call with the writer lock held.
+
+    Args:
+        recheck: look at the record of every row, instead of believing index.bin.
 
     Raises:
         NotADirectoryError: a folder of the store was exchanged for a symbolic link.
@@ -48,24 +52,24 @@ def recover(root: Path, manifest_path: Path) -> ManifestWriter:
         # The log of a manifest that is gone must not be taken for that of the new one.
         _put_aside(manifest_path, SIDE_SUFFIXES)
     try:
-        return _open_and_reconcile(root, manifest_path)
+        return _open_and_reconcile(root, manifest_path, recheck)
     except DamagedManifestError as error:
         _put_aside(manifest_path, ("", *SIDE_SUFFIXES))
         logger.warning("%s; this is done now, and the file kept as *.damaged", error)
-        return _open_and_reconcile(root, manifest_path)
+        return _open_and_reconcile(root, manifest_path, recheck)
 
 
-def _open_and_reconcile(root: Path, manifest_path: Path) -> ManifestWriter:
+def _open_and_reconcile(root: Path, manifest_path: Path, recheck: bool) -> ManifestWriter:
     manifest = ManifestWriter(manifest_path)
     try:
-        _reconcile(root, manifest)
+        _reconcile(root, manifest, recheck)
     except BaseException:
         manifest.close()
         raise
     return manifest
 
 
-def _reconcile(root: Path, manifest: ManifestWriter) -> None:
+def _reconcile(root: Path, manifest: ManifestWriter, recheck: bool) -> None:
     """Make manifest and folders agree."""
     restore_descriptions(root, manifest)
     sweep_leases(root)
@@ -81,7 +85,8 @@ def _reconcile(root: Path, manifest: ManifestWriter) -> None:
             _sweep_generation(folder, layout, leases)
             sync_folder(folder)
             if layout is not None:
-                _reconcile_generation(root, layout, manifest, leases)
+                _register(root, layout, manifest)
+                _reconcile_generation(layout, manifest, leases, recheck)
 
 
 def _read_layout(folder: Path) -> GenerationLayout | None:
@@ -120,16 +125,20 @@ def _is_leased(layout: GenerationLayout, shard: int, leases: Sequence[Lease]) ->
     return any(lease.covers(layout.stage, layout.key, shard) for lease in leases)
 
 
-def _reconcile_generation(
-    root: Path, layout: GenerationLayout, manifest: ManifestWriter, leases: Sequence[Lease]
-) -> None:
-    stage, key = layout.stage, layout.key
-    form = shard_format(layout.format)
-    for place in form.folders(layout):
+def _register(root: Path, layout: GenerationLayout, manifest: ManifestWriter) -> None:
+    for place in shard_format(layout.format).folders(layout):
         make_folder(place)
     document = (layout.path / STAGE_FILE).read_bytes()
-    manifest.register(stage, key, str(layout.path.relative_to(root)), layout.created, document)
-    index, known = manifest.load(stage, key, layout.rows_per_shard)
+    path = str(layout.path.relative_to(root))
+    manifest.register(layout.stage, layout.key, path, layout.created, document)
+
+
+def _reconcile_generation(
+    layout: GenerationLayout, manifest: ManifestWriter, leases: Sequence[Lease], recheck: bool
+) -> None:
+    stage, key, per_shard = layout.stage, layout.key, layout.rows_per_shard
+    form = shard_format(layout.format)
+    index, known, is_saved = manifest.load(stage, key, per_shard, from_file=not recheck)
     # After the loss of a manifest, a number that is on lease must not be handed out again.
     manifest.reserve(stage, key, 0, at_least=end_of_leases(leases, stage, key))
     found = shards_on_disk(form, layout).keys() - known.keys()
@@ -142,8 +151,10 @@ def _reconcile_generation(
         if receipts:
             manifest.reserve(stage, key, 0, at_least=max(receipt.shard for receipt in receipts) + 1)
         manifest.commit(stage, key, receipts, [])
-        index, _ = manifest.load(stage, key, layout.rows_per_shard)
+        index, _, is_saved = manifest.load(stage, key, per_shard)
     write_documents(layout, index.end)
+    if not is_saved:
+        write_index(layout.path, index)
     if not has_rows_csv(layout, manifest):
         write_rows_csv(layout, manifest)
 

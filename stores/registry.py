@@ -18,6 +18,7 @@ def open_store(
     format: str | None = None,
     *,
     verify_every_read: bool = False,
+    recheck: bool = False,
 ) -> Store:
     """Open the store in a folder, or create one.
 
@@ -26,6 +27,8 @@ def open_store(
             missing or empty, and which one process at a time may do.
         format: one of `FORMATS`; by default what the folder holds, or "zarr" for a new store.
         verify_every_read: compare checksums at each read, not only the first time a row is read.
+        recheck: with mode "a", look at the record of every row in the manifest, and rebuild it
+            where one is not as it was written; else those that index.bin vouches for are not read.
 
     Raises:
         ValueError: unknown mode or format, or the folder holds a store of another format.
@@ -39,4 +42,4 @@ def open_store(
     name = check_format(format or read_format(root) or DEFAULT_FORMAT)
     from stores.folder_store import FolderStore  # with SQLite, which not everybody needs
 
-    return FolderStore(root, mode, name, verify_every_read=verify_every_read)
+    return FolderStore(root, mode, name, verify_every_read=verify_every_read, recheck=recheck)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from stores.documents import wrong_documents
 from stores.formats import shard_format
+from stores.index_file import DamagedIndexError, read_index
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest, StoredRow
 from stores.manifest_db import DamagedManifestError
@@ -34,7 +35,8 @@ def verify_generation(
         on_read: called after each file with the bytes that were read of it.
     """
     try:
-        index, checks = manifest.load(layout.stage, layout.key, layout.rows_per_shard)
+        stage, key, per_shard = layout.stage, layout.key, layout.rows_per_shard
+        index, checks, _ = manifest.load(stage, key, per_shard, from_file=False)
         stored = manifest.rows(layout.stage, layout.key, lenient=True)
     except (DamagedManifestError, FileNotFoundError) as error:
         return [Problem(str(error))]
@@ -51,10 +53,14 @@ def verify_generation(
             problems += _check_file(layout, part, rows, known.get(part), deep, on_read or _ignore)
     wrong = wrong_documents(layout, index.end)
     if wrong:  # a run may have added rows meanwhile
-        index, _ = manifest.load(layout.stage, layout.key, layout.rows_per_shard)
+        index = manifest.load(stage, key, per_shard).rows
         wrong = wrong_documents(layout, index.end)
     for path in wrong:
         problems.append(Problem(f"{path} does not describe the store; open it for writing once"))
+    try:
+        read_index(layout.path, len(stored))
+    except DamagedIndexError as error:
+        problems.append(Problem(f"{error}; open the store for writing once"))
     if is_rows_csv_changed(layout, manifest):
         path = layout.path / ROWS_FILE
         problems.append(

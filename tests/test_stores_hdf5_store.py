@@ -98,6 +98,7 @@ def test_layout_on_disk() -> None:
         name = folder.relative_to(root)
         assert found == [
             *(".lock", "manifest.sqlite"),
+            f"{name}/index.bin",
             *(f"{name}/rows.csv", f"{name}/shard.0.h5", f"{name}/shard.1.h5", f"{name}/stage.json"),
             "symbio.json",
         ]

@@ -124,6 +124,7 @@ def test_layout_on_disk(root: Path) -> None:
         *("boxes_xyxy_px/c.0.0.0", "boxes_xyxy_px/c.1.0.0", "boxes_xyxy_px/zarr.json"),
         *("count/c.0", "count/c.1", "count/zarr.json"),
         *("features/c.0.0.0", "features/c.1.0.0", "features/zarr.json"),
+        "index.bin",
         *("mask/c.0.0", "mask/c.1.0", "mask/zarr.json"),
         *("rows.csv", "stage.json", "zarr.json"),
     ]
