@@ -23,6 +23,7 @@ from pipeline.merge import in_words, merge_jobs, rows_out
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
+from pipeline.run_log import RunLog
 from pipeline.run_report import Reporter, RunReport, StageReport, stage_report
 from pipeline.run_setup import make_setup, stage_shards
 from pipeline.unit_queue import UnitQueue
@@ -66,10 +67,13 @@ def run_experiment(
         needed = surely_needed_nbytes(experiment, store, plans, stages)
         refuse(check_space(config.store.path, needed))
         with closing(Journal(store.path)) as journal:
-            reports = _run_videos(experiment, store, plans, reporter, journal, stop)
+            log = RunLog(journal, experiment, stages)
+            reports = _run_videos(experiment, store, plans, reporter, log, stop)
             if experiment.aligned.name in stages:
                 reports.append(run_aligned(experiment, store, reporter, stop))
-    return RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
+            report = RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
+            log.finished(report)
+    return report
 
 
 def _run_videos(
@@ -77,7 +81,7 @@ def _run_videos(
     store: Store,
     plans: Mapping[str, StagePlan[VideoRow]],
     reporter: Reporter,
-    journal: Journal,
+    log: RunLog,
     stop: threading.Event,
 ) -> list[StageReport]:
     reports = {name: stage_report(plan) for name, plan in plans.items()}
@@ -97,13 +101,14 @@ def _run_videos(
     for name, plan in busy.items():
         generations[name].clear_failures(key_texts(plan.todo.keys))
         reporter.start(name, len(plan.todo))
+        log.start(name, len(plan.todo))
         reports[name].batch_size_wanted = experiment.video_stages[name].batch_size
     started = time.monotonic()
     setup = make_setup(experiment, generations)
-    with closing(executor.run(setup, queue, stop=stop, journal=journal)) as progresses:
+    with closing(executor.run(setup, queue, stop=stop, journal=log.journal)) as progresses:
         for progress in progresses:
             if progress is not None:
-                _record(progress, reports[progress.stage], generations[progress.stage], journal)
+                _record(progress, reports[progress.stage], generations[progress.stage], log)
                 reporter.advance(progress.stage, progress.computed + len(progress.failures))
     for name, plan in busy.items():
         reports[name].left += len(plan.todo) - reports[name].made - len(reports[name].failures)
@@ -111,9 +116,7 @@ def _run_videos(
     return list(reports.values())
 
 
-def _record(
-    progress: Progress, report: StageReport, generation: FeatureStore, journal: Journal
-) -> None:
+def _record(progress: Progress, report: StageReport, generation: FeatureStore, log: RunLog) -> None:
     """Commit what is on disk and what failed, and count it."""
     if progress.summary is not None:
         report.timings += progress.summary.timings
@@ -123,9 +126,7 @@ def _record(
         return
     receipts = [progress.receipt] if progress.receipt else []
     generation.commit(receipts, progress.failures)
-    rows = sum(len(receipt.slots) for receipt in receipts)
-    nbytes = sum(receipt.nbytes for receipt in receipts)
-    journal.event("committed", stage=progress.stage, rows=rows, nbytes=nbytes)
-    report.made += rows
-    report.nbytes += nbytes
+    report.made += sum(len(receipt.slots) for receipt in receipts)
+    report.nbytes += sum(receipt.nbytes for receipt in receipts)
     report.failures += progress.failures
+    log.committed(progress)

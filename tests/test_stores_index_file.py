@@ -227,7 +227,7 @@ def test_a_file_cannot_fill_memory(root: Path) -> None:
     count = 10**6
     data = rewritten(index_of(root).read_bytes(), count, bytes(32 * count), bytes(8 * count))
     index_of(root).write_bytes(data)
-    with pytest.raises(DamagedIndexError, match="got 1,000,000 rows in .*, expected some 25"):
+    with pytest.raises(DamagedIndexError, match=r"got 1,000,000 rows in .*, expected some 25"):
         read_index(index_of(root).parent, 25)
 
 

@@ -1,0 +1,90 @@
+"""What the coordinator tells the journal: begin, commits, failures, end, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+from pipeline.experiment import Experiment
+from pipeline.journal import Journal
+from pipeline.rates import share_out
+from pipeline.run_report import RunReport
+from pipeline.work import Progress
+
+__all__ = ["RunLog"]
+
+
+class RunLog:
+    """One run in words of the journal.
+
+    Args:
+        journal: where they go.
+        experiment: what is run.
+        stages: names of those that were asked for.
+    """
+
+    def __init__(self, journal: Journal, experiment: Experiment, stages: Collection[str]) -> None:
+        self.journal = journal
+        self._device = experiment.config.device
+        self._started_at = time.monotonic()
+        self._stages: dict[str, dict[str, Any]] = {}
+        journal.event(
+            "run_started",
+            config=experiment.config.name,
+            device=self._device,
+            stages=list(stages),
+            executor=experiment.config.executor.model_dump(mode="json"),
+        )
+
+    def start(self, stage: str, rows: int) -> None:
+        """So many rows of a stage are to be made."""
+        self._stages[stage] = {"rows": rows, "stored": 0, "failed": 0, "nbytes": 0}
+        self._tell()
+
+    def committed(self, progress: Progress) -> None:
+        """Receipt and failures of a progress are in the manifest."""
+        done = self._stages[progress.stage]
+        if progress.receipt is not None:
+            rows, nbytes = len(progress.receipt.slots), progress.receipt.nbytes
+            done["stored"] += rows
+            done["nbytes"] += nbytes
+            self.journal.event("committed", stage=progress.stage, rows=rows, nbytes=nbytes)
+        done["failed"] += len(progress.failures)
+        self.journal.failures(progress.stage, progress.failures)
+        self._tell()
+
+    def finished(self, report: RunReport) -> None:
+        """The run is over; ``own_seconds`` are its seconds, shared out by what each stage cost."""
+        videos = [s for s in report.stages if s.made and s.stage in self._stages]
+        own = share_out(
+            max((stage.seconds for stage in videos), default=0.0),
+            {stage.stage: stage.timings.own_seconds for stage in videos},
+        )
+        self.journal.event(
+            "run_finished",
+            device=self._device,
+            complete=report.complete,
+            interrupted=report.interrupted,
+            seconds=time.monotonic() - self._started_at,
+            stages=[
+                {
+                    "stage": stage.stage,
+                    "key": stage.key,
+                    "rows": stage.made,
+                    "nbytes": stage.nbytes,
+                    "failed": len(stage.failures),
+                    "seconds": stage.seconds,
+                    "own_seconds": own.get(stage.stage, stage.seconds),
+                }
+                for stage in report.stages
+            ],
+        )
+
+    def _tell(self) -> None:
+        seconds = time.monotonic() - self._started_at
+        stages = {
+            name: {**done, "rows_per_second": done["stored"] / seconds if seconds else 0.0}
+            for name, done in self._stages.items()
+        }
+        self.journal.live(stages=stages)
