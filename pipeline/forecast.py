@@ -126,13 +126,16 @@ def _layout(experiment: Experiment, plan: StagePlan[Any]) -> GenerationLayout:
         return read_layout(plan.generation.path)
     store = experiment.config.store
     shard_mib, compression = store.of_stage(plan.stage.name)
+    format = store.format or (read_format(store.path) if store.path.is_dir() else None)
+    # A file of HDF5 has it inside; it takes the networks' libraries to write down.
+    provenance = provenance_of(experiment, plan.stage) if format == "hdf5" else {}
     return future_layout(
         store.path.absolute(),
         plan.stage.name,
         plan.stage.key,
         plan.specs,
-        provenance_of(experiment, plan.stage),
-        format=store.format or (read_format(store.path) if store.path.is_dir() else None),
+        provenance,
+        format=format,
         shard_mib=shard_mib,
         compression=compression,
     )
