@@ -9,7 +9,6 @@ to K.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,12 @@ import numpy.typing as npt
 import torch
 
 from extractors.roi import align_objects
-from pipeline.rows import CLAMPED, DerivedRow
+from pipeline.rows import DerivedRow
 from pipeline.stage_rows import StageRows
 from pipeline.stages import AlignedStage, ClipStage
-from stores.base import ArraySpec, FeatureReader, FeatureStore, Row
+from stores.base import ArraySpec, FeatureReader
 
-__all__ = ["Stored", "align_row", "aligned_outputs", "read_by", "readable"]
+__all__ = ["Stored", "aligned_outputs", "read_by", "readable"]
 
 # Arrays by stage and output: maps (T, H, W, C), objects (M, K, ...) with frames in order of time.
 Stored = Mapping[str, Mapping[str, npt.NDArray[Any]]]
@@ -63,35 +62,6 @@ def readable(
         there[wanted] = reader.holds(keys[wanted])
         found &= there[numbers].all(axis=1)
     return found
-
-
-def align_row(
-    stage: AlignedStage,
-    row: DerivedRow,
-    readers: Mapping[str, FeatureStore],
-    specs: Mapping[str, ArraySpec],
-) -> Row:
-    """Make one row; every row it is made from must be stored.
-
-    Raises:
-        OverflowError: a value that the dtype of its output cannot hold; names output and clip.
-    """
-    stored = {
-        name: readers[name].read(row.upstream[name], outputs)
-        for name, outputs in read_by(specs).items()
-    }
-    for name in stored.keys() - {"objects"}:
-        stored[name] = {"map": stored[name]["map"][0]}
-    clamped = CLAMPED in row.info.flags or any(
-        CLAMPED in info.flags
-        for name, keys in row.upstream.items()
-        for info in readers[name].infos(keys)
-    )
-    return Row(
-        key=row.key,
-        arrays=aligned_outputs(stage, row, stored, specs),
-        info=replace(row.info, flags=CLAMPED if clamped else ""),
-    )
 
 
 def aligned_outputs(

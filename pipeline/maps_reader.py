@@ -2,23 +2,19 @@
 
 Nothing of the stage ``aligned`` is read or written. The rows of ``verb``, ``noun`` and ``objects``
 suffice, so settings of alignment may change without a row being made again.
-
-Clips are aligned one by one, several at a time: RoIAlign on a CPU is no faster for a batch.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.align import Stored, aligned_outputs, read_by, readable
+from pipeline.align import readable
+from pipeline.aligner import Aligner
 from pipeline.clip_table import ClipTable
 from pipeline.rows import DerivedRow
 from pipeline.stage_rows import StageRows
@@ -29,7 +25,6 @@ from stores.row_keys import key_texts
 
 __all__ = ["MapsReader"]
 
-ROWS_AT_ONCE = 32  # in memory with their maps; 1 MiB a map at the papers' size
 ROWS_PER_LOOK = 1024  # rows are looked up by this many, which bounds their names in memory
 
 
@@ -58,14 +53,14 @@ class MapsReader(FeatureReader):
             for output, name in MAP_OUTPUTS.items()
         }
         self._stage, self._readers = stage, readers
+        self._aligner = Aligner(stage, readers, self.specs)
         self._rows = stage.rows(table)
         self._places = {key: place for place, key in enumerate(key_texts(self._rows.keys))}
         self._found: set[str] = set()
-        self._pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="align")
 
     def close(self) -> None:
         """End the threads that align; safe to call twice."""
-        self._pool.shutdown()
+        self._aligner.close()
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """See `FeatureReader.missing`: unknown clips, and those with an upstream row missing."""
@@ -100,10 +95,10 @@ class MapsReader(FeatureReader):
         arrays = allocate(self.specs, len(keys), names, out)
         unique = list(dict.fromkeys(keys))
         if len(unique) == len(keys):
-            self._make(unique, arrays)
+            self._aligner.fill(self._some(unique), arrays)
             return arrays
         made = allocate(self.specs, len(unique), names, None)
-        self._make(unique, made)
+        self._aligner.fill(self._some(unique), made)
         place = {key: i for i, key in enumerate(unique)}
         for name, values in arrays.items():
             values[...] = made[name][[place[key] for key in keys]]
@@ -119,46 +114,3 @@ class MapsReader(FeatureReader):
     def _some(self, keys: Sequence[str]) -> StageRows[DerivedRow]:
         places = [self._places[key] for key in keys]
         return self._rows.take(np.array(places, dtype=np.int64))
-
-    def _make(self, keys: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Fill (len(keys), ...) arrays. While some rows are aligned, the next ones are read."""
-        aligning: Iterator[None] = iter(())
-        for start in range(0, len(keys), ROWS_AT_ONCE):
-            rows = list(self._some(keys[start : start + ROWS_AT_ONCE]))
-            some = {name: values[start : start + len(rows)] for name, values in arrays.items()}
-            stored = self._read(rows, some)
-            deque(aligning, maxlen=0)  # wait
-            if some.keys() - MAP_OUTPUTS:
-                made = [
-                    {name: values[i] for name, values in some.items()} for i in range(len(rows))
-                ]
-                aligning = self._pool.map(self._align, rows, stored, made)
-        deque(aligning, maxlen=0)
-
-    def _read(self, rows: Sequence[DerivedRow], arrays: Mapping[str, NDArray[Any]]) -> list[Stored]:
-        """What each row is made from. Whole maps that are asked for are read into place."""
-        needed = read_by(arrays.keys() - MAP_OUTPUTS)
-        maps = {}
-        for output, name in MAP_OUTPUTS.items():
-            if output in arrays or name in needed:
-                keys = [row.upstream[name][0] for row in rows]
-                out = {"map": arrays[output]} if output in arrays else None
-                maps[name] = self._readers[name].read(keys, ["map"], out)["map"]
-        frames = dict.fromkeys(key for row in rows for key in row.upstream["objects"])
-        objects = {}
-        if "objects" in needed:
-            objects = self._readers["objects"].read(list(frames), needed["objects"])
-        place = {key: i for i, key in enumerate(frames)}
-        windows = [[place[key] for key in row.upstream["objects"]] for row in rows]
-        return [
-            {
-                **{name: {"map": values[i]} for name, values in maps.items()},
-                "objects": {name: values[window] for name, values in objects.items()},
-            }
-            for i, window in enumerate(windows)
-        ]
-
-    def _align(self, row: DerivedRow, stored: Stored, arrays: Mapping[str, NDArray[Any]]) -> None:
-        specs = {name: self.specs[name] for name in arrays if name not in MAP_OUTPUTS}
-        for name, values in aligned_outputs(self._stage, row, stored, specs).items():
-            arrays[name][...] = values

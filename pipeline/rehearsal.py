@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
 
-from pipeline.align import align_row
+from numpy.typing import NDArray
+
+from pipeline.aligner import Aligner
 from pipeline.errors import RowsMissing
 from pipeline.experiment import Experiment
 from pipeline.generations import open_generation
@@ -14,7 +18,8 @@ from pipeline.rows import DerivedRow
 from pipeline.run_setup import make_setup
 from pipeline.work import Progress, Unit, VideoWork
 from pipeline.workbench import Workbench
-from stores.base import ArraySpec, FeatureStore, Row, Store
+from stores.base import ArraySpec, FeatureStore, Store
+from stores.checks import allocate
 from stores.memory_store import MemoryStore
 
 __all__ = ["rehearse", "rehearse_aligned"]
@@ -51,12 +56,12 @@ def rehearse(
 
 def rehearse_aligned(
     experiment: Experiment, store: Store | None, row: DerivedRow, specs: Mapping[str, ArraySpec]
-) -> Row:
-    """Make a derived row from stored ones, without storing it.
+) -> dict[str, NDArray[Any]]:
+    """Make the outputs of a derived row, (1, ...) each, from stored ones, without storing them.
 
     Raises:
         RowsMissing: rows that it is made from are not stored.
-        OverflowError: as `align_row`.
+        OverflowError: as `Aligner.fill`.
     """
     opened = {stage.name: open_generation(store, stage) for stage in experiment.aligned.upstream}
     readers = {name: generation for name, generation in opened.items() if generation is not None}
@@ -70,4 +75,7 @@ def rehearse_aligned(
             f"{row.info.clip_id}: got no rows of {' and '.join(lacking)}, expected those that it "
             "is made from; explain these first"
         )
-    return align_row(experiment.aligned, row, readers, specs)
+    arrays = allocate(specs, 1, list(specs), None)
+    with closing(Aligner(experiment.aligned, readers, specs)) as aligner:
+        aligner.fill([row], arrays)
+    return arrays

@@ -21,14 +21,14 @@ from pipeline.generations import create_generation
 from pipeline.journal import Journal
 from pipeline.merge import in_words, merge_jobs, rows_out
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
+from pipeline.record import record
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
 from pipeline.run_log import RunLog
 from pipeline.run_report import Reporter, RunReport, StageReport, stage_report
 from pipeline.run_setup import make_setup, stage_shards
 from pipeline.unit_queue import UnitQueue
-from pipeline.work import Progress
-from stores.base import FeatureStore, Store
+from stores.base import Store
 from stores.registry import open_store
 from stores.row_keys import key_texts
 
@@ -70,7 +70,7 @@ def run_experiment(
             log = RunLog(journal, experiment, stages)
             reports = _run_videos(experiment, store, plans, reporter, log, stop)
             if experiment.aligned.name in stages:
-                reports.append(run_aligned(experiment, store, reporter, stop))
+                reports.append(run_aligned(experiment, store, reporter, log, stop))
             report = RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
             log.finished(report)
     return report
@@ -108,25 +108,9 @@ def _run_videos(
     with closing(executor.run(setup, queue, stop=stop, journal=log.journal)) as progresses:
         for progress in progresses:
             if progress is not None:
-                _record(progress, reports[progress.stage], generations[progress.stage], log)
+                record(progress, reports[progress.stage], generations[progress.stage], log)
                 reporter.advance(progress.stage, progress.computed + len(progress.failures))
     for name, plan in busy.items():
         reports[name].left += len(plan.todo) - reports[name].made - len(reports[name].failures)
         reports[name].seconds = time.monotonic() - started
     return list(reports.values())
-
-
-def _record(progress: Progress, report: StageReport, generation: FeatureStore, log: RunLog) -> None:
-    """Commit what is on disk and what failed, and count it."""
-    if progress.summary is not None:
-        report.timings += progress.summary.timings
-        sizes = (report.batch_size, progress.summary.batch_size)
-        report.batch_size = min(size for size in sizes if size is not None)
-    if not (progress.receipt or progress.failures):
-        return
-    receipts = [progress.receipt] if progress.receipt else []
-    generation.commit(receipts, progress.failures)
-    report.made += sum(len(receipt.slots) for receipt in receipts)
-    report.nbytes += sum(receipt.nbytes for receipt in receipts)
-    report.failures += progress.failures
-    log.committed(progress)

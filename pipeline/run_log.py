@@ -56,7 +56,7 @@ class RunLog:
 
     def finished(self, report: RunReport) -> None:
         """The run is over; ``own_seconds`` are its seconds, shared out by what each stage cost."""
-        videos = [s for s in report.stages if s.made and s.stage in self._stages]
+        videos = [s for s in report.stages if s.made and s.batch_size is not None]
         own = share_out(
             max((stage.seconds for stage in videos), default=0.0),
             {stage.stage: stage.timings.own_seconds for stage in videos},

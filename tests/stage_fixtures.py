@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.align import aligned_outputs, read_by
 from pipeline.boxes import BoxFile
 from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip
 from pipeline.config_stages import AlignedConfig, ClipStageConfig, ObjectsConfig
+from pipeline.rows import DerivedRow
 from pipeline.segments import Segment
 from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage
+from stores.base import ArraySpec, FeatureReader, Row
 from stores.row_keys import key_texts
 
 WEIGHTS = {"sha256": "ab" * 32}
@@ -90,3 +93,19 @@ def make_aligned_stage(
         noun or make_clip_stage("noun"),
         objects or make_objects_stage(window_seconds=settings.global_window_seconds),
     )
+
+
+def align_row(
+    stage: AlignedStage,
+    row: DerivedRow,
+    readers: Mapping[str, FeatureReader],
+    specs: Mapping[str, ArraySpec],
+) -> Row:
+    """One aligned row from rows that are read for it alone."""
+    stored = {
+        name: dict(readers[name].read(row.upstream[name], outputs))
+        for name, outputs in read_by(specs).items()
+    }
+    for name in stored.keys() - {"objects"}:
+        stored[name] = {"map": stored[name]["map"][0]}
+    return Row(row.key, aligned_outputs(stage, row, stored, specs), row.info)

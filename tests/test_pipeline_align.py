@@ -8,7 +8,6 @@ With one bin, RoIAlign of such a slope is its value at the box's middle: x/10 - 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from stage_fixtures import (
+    align_row,
     clip_table,
     key_of,
     keys_of,
@@ -27,7 +27,7 @@ from stage_fixtures import (
 
 from extractors.base import object_outputs
 from extractors.roi import align_objects
-from pipeline.align import align_row, readable
+from pipeline.align import readable
 from pipeline.clips import Clip
 from pipeline.rows import DerivedRow
 from pipeline.stages import AlignedStage
@@ -369,19 +369,3 @@ def test_rows_whose_upstream_is_not_stored_are_left_out() -> None:
         generations = fill(stage, CLIP)
         generations[name].forget(rows[0].upstream[name][-1:])
         assert not readable(rows, generations).any()
-
-
-@pytest.mark.parametrize("stage_name", ["verb", "noun", "objects"])
-def test_a_row_made_from_clamped_rows_is_clamped(stage_name: str) -> None:
-    stage = make_stage()
-    generations = fill(stage, CLIP)
-    (row,) = stage.rows(clip_table(CLIP))
-    specs = stage.output_specs({name: dict(g.specs) for name, g in generations.items()})
-    assert align_row(stage, row, generations, specs).info.flags == ""
-    upstream = generations[stage_name]
-    key = row.upstream[stage_name][-1]
-    arrays = {name: values[0] for name, values in upstream.read([key]).items()}
-    flagged = replace(upstream.infos([key])[0], flags="clamped")
-    upstream.forget([key])
-    upstream.append([Row(key, arrays, flagged)])
-    assert align_row(stage, row, generations, specs).info.flags == "clamped"

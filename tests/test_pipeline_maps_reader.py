@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from stage_fixtures import clip_table, key_of, make_clip
+from stage_fixtures import align_row, clip_table, key_of, make_clip
 from stage_fixtures import keys_of as clip_keys_of
 from test_pipeline_align import C1, FRAME_PX, Generations, K, make_stage, store_of
 
 from heads.table import FeatureTable, Sample
-from pipeline import maps_reader
-from pipeline.align import align_row
+from pipeline import aligner
 from pipeline.clips import Clip
 from pipeline.maps_reader import MapsReader
 from pipeline.stages import AlignedStage
@@ -133,7 +132,7 @@ class Spy(FeatureReader):
 def test_rows_are_those_of_the_stage_to_the_bit(
     monkeypatch: pytest.MonkeyPatch, dtype: str, map_time: str, rows_at_once: int
 ) -> None:
-    monkeypatch.setattr(maps_reader, "ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(aligner, "ROWS_AT_ONCE", rows_at_once)
     stage = make_stage(
         noun_geometry="published",
         noun_stride=120,
@@ -251,7 +250,7 @@ def test_what_cannot_be_read_is_refused() -> None:
 def test_what_the_dtype_cannot_hold_names_the_clip(
     monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
-    monkeypatch.setattr(maps_reader, "ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(aligner, "ROWS_AT_ONCE", rows_at_once)
     stage = make_stage(dtype="float16")
     generations = stored_rows(stage, dtype="float32")
     key = key_of(stage.verb, CLIPS[2])
