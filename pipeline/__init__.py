@@ -20,7 +20,8 @@ Where to look:
     decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,
-                                           journal_files, worker_board; error_classes, reproduce
+                                           journal_files, worker_board, status_view;
+                                           error_classes, reproduce
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, head_metrics,
                                            train_settings, runs, run_status
@@ -28,8 +29,9 @@ Where to look:
     training many heads                    sweep, sweep_*
     reports of runs                        report, report_*
     commands                               run_cli, head_cli, store_cli, cli_support; commands,
-                                           plan_commands, failure_commands, explain_commands,
-                                           head_commands, score_commands, store_commands, store_*
+                                           plan_commands, status_commands, failure_commands,
+                                           explain_commands, head_commands, score_commands,
+                                           store_commands, store_*
     the demonstration                      demo, toy_*
     errors                                 errors
 """

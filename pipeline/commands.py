@@ -17,18 +17,13 @@ from pipeline.config import ExperimentConfig
 from pipeline.console import (
     ProgressReporter,
     print_boxless,
-    print_failures,
-    print_missing,
     print_run,
-    table,
 )
 from pipeline.experiment import resolve
-from pipeline.plan import plan_all
 from pipeline.run_report import RunReport, write_report
 from pipeline.settled import settled_report
-from pipeline.stored import open_if_there, remember
 
-__all__ = ["run_stages", "show_status"]
+__all__ = ["run_stages"]
 
 
 def run_stages(
@@ -59,23 +54,6 @@ def run_stages(
         write_report(report, report_path)
     print_boxless(console, experiment)
     return report
-
-
-def show_status(config: ExperimentConfig, console: Console) -> None:
-    """Print stored, missing and failed rows of an experiment, and why rows failed."""
-    experiment = resolve(config)
-    with open_if_there(config.store.path) as store:
-        plans = plan_all(experiment, store)
-        rows = [
-            (p.stage.name, p.stage.key[:12], p.wanted, p.present, len(p.todo), p.failed)
-            for p in plans
-        ]
-        columns = {"stage": "left", "key": "left"}
-        columns |= dict.fromkeys(("wanted", "present", "missing", "failed"), "right")
-        console.print(table(f"{config.name} in {config.store.path}", columns, rows))
-        remember(experiment, store)
-    print_failures(console, {p.stage.name: p.failures for p in plans})
-    print_missing(console, experiment.missing_videos)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ __all__ = [
     "ProgressReporter",
     "by_number",
     "format_nbytes",
+    "format_rate",
     "format_seconds",
     "print_boxless",
     "print_failures",
@@ -53,7 +54,7 @@ LEAST_SECONDS_TO_TELL = 10.0
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if not speed else _rate(speed))
+        return Text("" if not speed else format_rate(speed))
 
 
 class ProgressReporter:
@@ -181,7 +182,7 @@ def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
 def _run_table(report: RunReport) -> Table:
     rows = []
     for stage in report.stages:
-        rate = _rate(stage.made / stage.seconds) if stage.made and stage.seconds else ""
+        rate = format_rate(stage.made / stage.seconds) if stage.made and stage.seconds else ""
         rows.append(
             (
                 stage.stage,
@@ -227,7 +228,8 @@ def _print_timings(console: Console, report: RunReport) -> None:
             )
 
 
-def _rate(rows_per_second: float) -> str:
+def format_rate(rows_per_second: float) -> str:
+    """3.25 → "3.2 rows/s"; slow ones as seconds per row."""
     if rows_per_second >= 1:
         return f"{rows_per_second:,.1f} rows/s"
     return f"{1 / rows_per_second:,.1f} s/row"

@@ -109,25 +109,27 @@ def run(
 @click.command()
 @click.argument("config", metavar="CONFIG|RUN", type=click.Path(path_type=Path))
 @set_option
-def status(config: Path, overrides: tuple[str, ...]) -> None:
-    """Show what is stored for an experiment, and how many rows of which video failed and why.
+@click.option("--watch", is_flag=True, help="Keep showing it, every two seconds, until Ctrl-C.")
+def status(config: Path, overrides: tuple[str, ...], watch: bool) -> None:
+    """Show what is stored for an experiment, what failed and why, and who works on it now.
 
     Given the folder of a training instead: how far it is, its last and best epoch, the time left;
     also while it goes on.
 
-    Example: symbio status configs/epic55_saoa_r50.yaml
+    Example: symbio status configs/epic55_saoa_r50.yaml --watch
     """
     with errors():
         if config.is_dir():
             from pipeline.head_commands import show_run_status
 
-            if overrides:
-                raise click.UsageError(f"{config} is a folder; --set goes with a config")
+            if overrides or watch:
+                raise click.UsageError(f"{config} is a folder; --set and --watch go with a config")
             show_run_status(config, make_console())
             return
-        from pipeline.commands import show_status
+        from pipeline.status_commands import show_status, watch_status
 
-        show_status(load(config, overrides), make_console())
+        show = watch_status if watch else show_status
+        show(load(config, overrides), make_console())
 
 
 @click.command()

@@ -131,7 +131,7 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"tells of no head's training"):
         read_run_status(tmp_path)
     done = symbio("status", tmp_path, "--set", "train.seed=1")
-    assert (done.code, "--set goes with a config" in done.err) == (2, True)
+    assert (done.code, "--set and --watch go with a config" in done.err) == (2, True)
 
 
 def test_the_folder_of_a_finetune_is_none_of_a_head(tmp_path: Path) -> None:
