@@ -86,8 +86,9 @@ class RayWorker:
             said += _lacking(message)
         if message is not None:
             self._line.inbox.put(message)
+        has_ended = self._thread is not None and not self._thread.is_alive()
         said += self._line.said(ASK_SECONDS)
-        if not said and self._thread is not None and not self._thread.is_alive():
+        if has_ended and not said:
             raise RuntimeError("the thread that works has ended without a word")
         return said
 

@@ -166,6 +166,7 @@ def test_an_actor_that_is_stopped_is_replaced(tmp_path: Path, undisturbed: Conte
     assert "no sign of life for 8 s" in {e["reason"] for e in events(tmp_path, "worker_ended")}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_keeps_what_is_finished(
     tmp_path: Path, undisturbed: Contents
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_run_that_is_told_to_stop_keeps_what_is_finished(
     assert contents(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_those_planned_with_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,396 @@
+"""The coordinator of actors, on a cluster that is made up: what it asks for, tells and gives up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import executor_ray
+from pipeline.config_ray import RayExecutorConfig
+from pipeline.errors import ConfigError
+from pipeline.executor_ray import RayWorkers
+from pipeline.journal import Journal
+from pipeline.local_worker import Broken, Finished, Ready, Stop
+from pipeline.ray_worker import Here, Lacking
+from pipeline.work import Progress, Unit
+from pipeline.workbench import Setup
+
+HERE = Here(1, "node-a", "")
+
+
+class RayError(Exception):
+    """Of the made up library."""
+
+
+class FakeActor:
+    """Answers calls from a script: lists of messages, errors, or None while nothing comes back.
+
+    The last answer is given again and again.
+    """
+
+    def __init__(self, script: Sequence[Any]) -> None:
+        self._script = list(script)
+        self.told: list[Any] = []
+        self.begin = SimpleNamespace(remote=lambda setup, place: self._call())
+        self.ask = SimpleNamespace(remote=self._ask)
+
+    def _ask(self, message: Any) -> Any:
+        self.told.append(message)
+        return self._call()
+
+    def _call(self) -> Any:
+        answer = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        return Call(answer)
+
+
+class Late:
+    """An answer that comes when it has been waited for so many times."""
+
+    def __init__(self, times: int, answer: Any) -> None:
+        self.times = times
+        self.answer = answer
+
+
+class Call:
+    """A reference to what a call gives."""
+
+    def __init__(self, answer: Any) -> None:
+        self._late = answer if isinstance(answer, Late) else Late(0, answer)
+
+    @property
+    def answer(self) -> Any:
+        """None as long as nothing has come."""
+        self._late.times -= 1
+        return None if self._late.times >= 0 else self._late.answer
+
+
+class FakeRay:
+    """As much of the library as the executor asks for. ``scripts``: of the actors, in turn."""
+
+    def __init__(self, *scripts: Sequence[Any]) -> None:
+        self.exceptions = SimpleNamespace(RayError=RayError)
+        self._scripts = list(scripts)
+        self.actors: list[FakeActor] = []
+        self.options: list[dict[str, Any]] = []
+        self.killed: list[FakeActor] = []
+
+    def put(self, setup: Setup) -> Setup:
+        self.setup = setup
+        return setup
+
+    def remote(self, cls: type) -> Any:
+        def options(**options: Any) -> Any:
+            self.options.append(options)
+            return SimpleNamespace(remote=self._start)
+
+        return SimpleNamespace(options=options)
+
+    def _start(self) -> FakeActor:
+        self.actors.append(FakeActor(self._scripts.pop(0)))
+        return self.actors[-1]
+
+    def wait(self, calls: list[Call], **options: Any) -> tuple[list[Call], list[Call]]:
+        return [call for call in calls if call.answer is not None], []
+
+    def get(self, call: Call) -> Any:
+        answer = call.answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self, actor: FakeActor) -> None:
+        self.killed.append(actor)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8.0}
+
+    def available_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
+class FakeQueue:
+    """Units without videos; notes what becomes of them."""
+
+    def __init__(self, units: int) -> None:
+        self._waiting = [Unit(number, (), {}) for number in range(1, units + 1)]
+        self._out: list[int] = []
+        self.fates: list[tuple[Any, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def open(self) -> bool:
+        return bool(self._waiting or self._out)
+
+    def take(self) -> Unit | None:
+        if not self._waiting:
+            return None
+        unit = self._waiting.pop(0)
+        self._out.append(unit.number)
+        return unit
+
+    def note(self, unit: Unit, progress: Progress) -> None:
+        self.fates.append(("noted", unit.number, progress.computed))
+
+    def done(self, unit: Unit) -> None:
+        self._out.remove(unit.number)
+        self.fates.append(("done", unit.number))
+
+    def lost(self, unit: Unit, reason: str) -> list[Progress]:
+        self._out.remove(unit.number)
+        self._waiting.insert(0, Unit(unit.number + 100, (), {}))
+        self.fates.append(("lost", unit.number, reason))
+        return []
+
+
+SETUP = Setup(
+    stages={},
+    writers={},
+    rows_per_shard={},
+    weights={},
+    device="cpu",
+    cores=None,
+    cpu_threads=None,
+    decode_processes=None,
+    stall_seconds=1,
+    commit_seconds=1,
+)
+
+
+class Run:
+    """A run on a made up cluster. ``look``: called between two rounds."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, ray: FakeRay, units: int = 1, **config: Any
+    ) -> None:
+        monkeypatch.setattr(executor_ray, "joined", lambda address: nullcontext())
+        monkeypatch.setattr(executor_ray, "import_ray", lambda: ray)
+        monkeypatch.setattr(executor_ray, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(executor_ray, "PAUSE_SECONDS", 0.0)
+        self.queue = FakeQueue(units)
+        self.stop = threading.Event()
+        self.said: list[str] = []
+        self._executor = RayWorkers(RayExecutorConfig(name="ray", **config), self.said.append)
+
+    def all(self, look: Callable[[], None] = lambda: None, setup: Setup = SETUP) -> list[Progress]:
+        found = []
+        queue: Any = self.queue
+        for progress in self._executor.run(setup, queue, stop=self.stop, journal=Journal(None)):
+            if progress is None:
+                look()
+            else:
+                found.append(progress)
+        return found
+
+
+DONE = [[Progress("verb", computed=2)], [Progress("verb", computed=1), Finished()], []]
+
+
+def test_units_are_given_to_who_is_ready_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([HERE, [], [Ready()], *DONE])
+    run = Run(monkeypatch, ray)
+    assert [progress.computed for progress in run.all()] == [2, 1]
+    assert run.queue.fates == [("noted", 1, 2), ("noted", 1, 1), ("done", 1)]
+    # One call after the other: nothing to tell until it is ready, then the unit.
+    assert ray.actors[0].told == [None, None, Unit(1, (), {}), None]
+    assert ray.killed == ray.actors
+
+
+def test_workers_ask_for_what_the_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([HERE, [Ready()], *DONE])
+    Run(monkeypatch, ray, gpus_per_worker=0.25, cpus_per_worker=3, memory_gb=1.5).all()
+    (options,) = ray.options
+    assert options.pop("scheduling_strategy") == "SPREAD"
+    assert options == {
+        "num_cpus": 3,
+        "num_gpus": 0.25,
+        "memory": 3 * 2**29,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }
+    assert (ray.setup.cores, ray.setup.device) == (3, "cpu")
+
+
+def test_on_cuda_a_worker_has_the_gpu_that_ray_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([HERE, [Ready()], *DONE])
+    Run(monkeypatch, ray).all(setup=replace(SETUP, device="cuda:3"))
+    assert ray.options[0]["num_gpus"] == 1
+    assert "memory" not in ray.options[0]
+    assert ray.setup.device == "cuda"
+
+
+def test_no_more_workers_are_started_than_units_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([HERE, [Ready()], *DONE], [HERE, [Ready()], *DONE])
+    run = Run(monkeypatch, ray, units=2, workers=5)
+    run.all()
+    assert len(ray.actors) == 2
+    assert {fate for fate in run.queue.fates if fate[0] == "done"} == {("done", 1), ("done", 2)}
+
+
+def test_an_actor_that_dies_costs_what_is_left_of_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    died = RayError(
+        "The actor died unexpectedly before finishing this task.\n\tpid: 3\nThe actor is dead "
+        "because its worker process has died. Some common causes include: (1) many"
+    )
+    first = [HERE, [Ready()], [Progress("verb", computed=2)], died]
+    ray = FakeRay(first, [HERE, [Ready()], *DONE])
+    run = Run(monkeypatch, ray)
+    assert [progress.computed for progress in run.all()] == [2, 2, 1]
+    reason = "The actor is dead because its worker process has died."
+    assert ("lost", 1, reason) in run.queue.fates
+    assert run.queue.fates[-1] == ("done", 101)
+    assert ray.killed == ray.actors
+
+
+def test_an_actor_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([HERE, [Ready()], None], [HERE, [Ready()], *DONE])
+    run = Run(monkeypatch, ray, worker_stall_seconds=0.05)
+    run.all(look=lambda: threading.Event().wait(0.01))
+    assert ("lost", 1, "no sign of life for 0.05 s") in run.queue.fates
+    assert ray.killed[0] is ray.actors[0]
+
+
+def test_an_actor_that_answers_but_does_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([HERE, [Ready()], []], [HERE, [Ready()], *DONE])
+    run = Run(monkeypatch, ray, worker_stall_seconds=0.05)
+    run.all(look=lambda: threading.Event().wait(0.01))
+    assert ("lost", 1, "no sign of life for 0.05 s") in run.queue.fates
+
+
+def test_waiting_for_a_unit_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 15), [Finished()], []]
+    ray = FakeRay(slow, [HERE, [Ready()], [Finished()], []])
+    run = Run(monkeypatch, ray, units=2, workers=2, worker_stall_seconds=0.05)
+    killed = []
+
+    def look() -> None:
+        threading.Event().wait(0.01)
+        killed.extend(ray.killed)
+
+    run.all(look)
+    assert [fate[0] for fate in run.queue.fates if fate[0] != "noted"] == ["done", "done"]
+    assert killed == []
+
+
+def test_waiting_for_room_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([Late(30, HERE), [Ready()], *DONE])
+    run = Run(monkeypatch, ray, worker_stall_seconds=0.05)
+    run.all(look=lambda: threading.Event().wait(0.01))
+    assert len(ray.actors) == 1
+
+
+def test_who_dies_without_a_unit_is_not_replaced_when_none_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 9), [Finished()], []]
+    ray = FakeRay(slow, [HERE, [Ready()], [Finished()], [], RayError("gone")])
+    run = Run(monkeypatch, ray, units=2, workers=2)
+    run.all()
+    assert len(ray.actors) == 2
+    assert [fate[0] for fate in run.queue.fates if fate[0] != "noted"] == ["done", "done"]
+
+
+def test_actors_that_cannot_begin_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RayError("ray::RayWorker.begin()\n  File x\nModuleNotFoundError: No module 'pipeline'")
+    run = Run(monkeypatch, FakeRay(*[[error]] * 3), units=5)
+    message = "3 workers in turn ended before they were ready .ModuleNotFoundError: No module"
+    with pytest.raises(ConfigError, match=message):
+        run.all()
+    assert not any(fate[0] == "lost" for fate in run.queue.fates)
+
+
+def test_only_false_starts_in_turn_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad: Sequence[Any] = [RayError("no disk")]
+    good = [HERE, [Ready()], RayError("died")]
+    ray = FakeRay(bad, bad, good, bad, bad, [HERE, [Ready()], *DONE])
+    run = Run(monkeypatch, ray)
+    run.all()
+    assert [fate[0] for fate in run.queue.fates if fate[0] != "noted"] == ["lost", "done"]
+
+
+def test_actors_that_cannot_begin_do_not_end_those_that_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    works = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 9), [Finished()], *DONE]
+    ray = FakeRay(works, *[[RayError("no disk")]] * 20)
+    run = Run(monkeypatch, ray, units=2, workers=2)
+    run.all()
+    assert len(ray.actors) > 3
+    assert [fate for fate in run.queue.fates if fate[0] == "done"] == [("done", 1), ("done", 2)]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConfigError("weights.pt: got others"), "^host node-a: weights.pt: got others$"),
+        (OSError(28, "No space left"), "No space left"),
+    ],
+)
+def test_what_no_unit_can_be_done_for_ends_the_run(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay([HERE, [Ready()], [Broken(error)]])
+    with pytest.raises(type(error), match=message):
+        Run(monkeypatch, ray).all()
+    assert ray.killed == ray.actors
+
+
+def test_a_video_that_only_a_worker_lacks_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    ray = FakeRay([HERE, [Ready()], [Lacking(tmp_path / "a.mp4")]])
+    with pytest.raises(ConfigError, match=r"a\.mp4: got a video that host node-a does not have"):
+        Run(monkeypatch, ray).all()
+
+
+def test_a_video_that_is_gone_everywhere_is_the_units_affair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay([HERE, [Ready()], [Lacking(tmp_path / "a.mp4"), Finished()], []])
+    run = Run(monkeypatch, ray)
+    run.all()
+    assert run.queue.fates == [("done", 1)]
+
+
+def test_stop_reaches_who_works_and_nobody_else_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    works = [HERE, [Ready()], [Progress("verb", computed=1)], [], [Finished()], []]
+    ray = FakeRay(works, [None])
+    run = Run(monkeypatch, ray, units=4, workers=2)
+
+    def look() -> None:
+        if run.queue.fates:
+            run.stop.set()
+
+    run.all(look)
+    assert run.queue.fates == [("noted", 1, 1), ("done", 1)]
+    assert ray.actors[0].told.count(Stop()) == 1
+    assert ray.killed == ray.actors
+
+
+def test_waiting_for_room_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_ray, "NO_ROOM_SECONDS", 0.0)
+    ray = FakeRay([None])
+    run = Run(monkeypatch, ray, cpus_per_worker=64, gpus_per_worker=0.5)
+    rounds = []
+
+    def look() -> None:
+        rounds.append(1)
+        if len(rounds) == 5:
+            run.stop.set()
+
+    run.all(look)
+    assert run.said == [
+        "1 of 1 workers wait for room in the Ray cluster: each asks for 64 CPU, 0.5 GPU; the "
+        "cluster has 8 CPU, of which 1 CPU is free"
+    ]
