@@ -128,7 +128,7 @@ class _Watch:
             for task in sorted(self._open):
                 yield from self._read(task, queue)
             for task in ended:
-                self._end(task, states[task], queue)
+                self._end(task, states[task])
             self._job.save_merged()  # whoever got the progress has committed it by now
             yield None
             if self._open:
@@ -145,29 +145,41 @@ class _Watch:
                     yield from self._take(task, event, queue)
 
     def _take(self, task: int, event: Event, queue: UnitQueue) -> Iterator[Progress]:
-        name = event["event"]
-        if name == "rows":
+        name, unit = event["event"], self._units.get(event.get("unit", 0))
+        if name in ("rows", "summary") and unit is not None:
             progress = progress_of(event)
-            queue.note(self._units[event["unit"]], progress)
+            queue.note(unit, progress)
             yield progress
-        elif name == "summary":
-            yield progress_of(event)
+        elif name == "unit_finished" and unit is not None:
+            queue.done(unit)
         elif name == "finished":
             self._finished.add(task)
-        elif name in ("started", "error"):
-            fields = {key: value for key, value in event.items() if key != "event"}
-            self._journal.event(f"task_{name}", task=task, **fields)
-            if name == "error":
-                self._tell(f"task {task}: {event['error_class']}: {event['message']}")
+        elif name == "error":
+            self._tell(f"task {task}: {event['error_class']}: {event['message']}")
+        self._log(f"task {task}", event, unit)
 
-    def _end(self, task: int, state: str, queue: UnitQueue) -> None:
+    def _log(self, worker: str, event: Event, unit: Unit | None) -> None:
+        """Tell the run's journal what a task is at, as other executors tell of their workers."""
+        name = event["event"]
+        if name == "started":
+            self._journal.event(
+                "worker_started", worker=worker, pid=event["pid"], host=event["host"]
+            )
+        elif name == "unit_started" and unit is not None:
+            videos = [work.video.video_id for work in unit.videos]
+            self._journal.event("unit_started", unit=unit.number, worker=worker, videos=videos)
+        elif name == "unit_finished":
+            self._journal.event(name, unit=event["unit"], worker=worker)
+        elif name in ("finished", "stopped", "error", "overdue", "given_up"):
+            reason = {key: value for key, value in event.items() if key != "event"}
+            self._journal.event("worker_ended", worker=worker, reason=name, **reason)
+
+    def _end(self, task: int, state: str) -> None:
         self._open.discard(task)
         if task in self._finished:
-            for unit in self._tasks[task]:
-                queue.done(unit)
             self._store.release(self._job.lease(task))
         else:
-            self._journal.event("task_lost", task=task, state=state)
+            self._journal.event("worker_ended", worker=f"task {task}", reason=state)
             self._tell(
                 f"task {task} ended before it was done ({state}); its logs: "
                 f"{', '.join(map(str, self._job.logs(task))) or 'none'}; "

@@ -220,6 +220,8 @@ def _run_units(
         for progress in bench.run(unit, stop):
             if progress is not None:
                 settled |= journal.note(unit.number, progress)
+        if not stop.is_set():
+            journal.write("unit_finished", unit=unit.number)
 
 
 def _for_this_node(setup: Setup) -> Setup:

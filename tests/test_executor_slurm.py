@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def test_tasks_of_submitit_make_the_same_rows_to_the_byte(
     assert "2 tasks, processes" in told.lines[0]
     assert find_jobs(tmp_path / "store") == []
     assert leases(tmp_path) == []
+    (log,) = (tmp_path / "store" / "logs").iterdir()
+    logged = Counter(json.loads(line)["event"] for line in log.read_text().splitlines())
+    for event in ("worker_started", "unit_started", "unit_finished", "worker_ended"):
+        assert logged[event] == 2
     verb = report.stages[0]
     assert verb.timings.decode_seconds > 0
     assert verb.batch_size == 2

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from jobs_fixtures import LOCAL, contents, run, run_task, tasks_in_this_process
 
 from pipeline.errors import ConfigError
 from pipeline.job_folder import Job, find_jobs, load_work
+from pipeline.job_states import task_states
 from pipeline.merge import merge_jobs
 from pipeline.slurm_task import SIGNALS, Task, remaining
 from pipeline.task_journal import TaskJournal, journals, read_events, settled_keys
@@ -252,3 +254,21 @@ def test_a_unit_keeps_only_what_is_left(job: Job) -> None:
 def test_a_task_says_how_to_start_it_again() -> None:
     task = Task("/jobs/one", 3, 60)
     assert task.checkpoint().function == task
+
+
+@pytest.mark.slow
+def test_submitit_starts_a_preempted_task_again(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, "executor.wait=false", "executor.tasks=1")
+    (job,) = find_jobs(tmp_path / "store")
+    started: list[Any] = []
+    while not started:
+        assert task_states(job) == ["RUNNING"]
+        started = [event for event in events(job) if event["event"] == "started"]
+        time.sleep(0.1)
+    os.kill(started[0]["pid"], signal.SIGUSR2)
+    while task_states(job) == ["RUNNING"]:
+        time.sleep(0.1)
+    assert names(job)["started"] == 2
+    assert names(job)["stopped"] == 1
+    (merged,) = merge_jobs(tmp_path / "store")
+    assert (merged.tasks[0].end, merged.tasks[0].stored) == ("finished", ROWS)
