@@ -1,0 +1,151 @@
+"""A coordinator on a Ray cluster that is killed or interrupted, and a machine that is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from experiment_fixtures import make_experiment, settings
+from test_executor_local import ONE_THREAD, Contents, contents, events, run
+
+from pipeline.ray_cluster import import_ray
+
+pytestmark = pytest.mark.slow
+
+WAIT_SECONDS = 120.0
+PROGRAM = "from cli import main; main()"
+RAY = ("executor.name=ray", "executor.workers=1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Any:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
+    return import_ray()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    folder = tmp_path_factory.mktemp("in-process")
+    assert run(folder).complete
+    return contents(folder)
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    last = time.monotonic() + WAIT_SECONDS
+    while not (found := what()):
+        assert time.monotonic() < last, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@contextmanager
+def command(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`symbio run` on a cluster of its own, as a shell starts it."""
+    make_experiment(folder)
+    config = folder / "small.yaml"
+    config.write_text(yaml.safe_dump(settings(folder)))
+    overrides = [word for setting in (ONE_THREAD, *RAY) for word in ("--set", setting)]
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "run", str(config), *overrides],
+        cwd=folder,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def stored(folder: Path) -> list[dict[str, Any]]:
+    logs = folder / "store" / "logs"
+    return events(folder, "committed") if logs.exists() else []
+
+
+def test_a_coordinator_that_is_killed_takes_its_actors_along(
+    tmp_path: Path, undisturbed: Contents
+) -> None:
+    with command(tmp_path) as process:
+        wait_for(lambda: stored(tmp_path))
+        process.kill()
+    (worker,) = events(tmp_path, "worker_started")
+    wait_for(lambda: not is_alive(worker["pid"]))
+    kept = sum(len(rows) for rows in contents(tmp_path).values())
+    assert kept > 0
+    report = run(tmp_path, *RAY)
+    assert report.complete
+    assert contents(tmp_path) == undisturbed
+    # Shards that were written and not committed are adopted: they are neither kept nor made.
+    made = sum(stage.made for stage in report.stages)
+    assert kept + made <= sum(len(rows) for rows in undisturbed.values())
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, undisturbed: Contents) -> None:
+    with command(tmp_path) as process:
+        wait_for(lambda: stored(tmp_path))
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+        output, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130, output
+    assert "interrupted: what was finished is stored" in output
+    (worker,) = events(tmp_path, "worker_started")
+    wait_for(lambda: not is_alive(worker["pid"]))
+    kept = contents(tmp_path)
+    total = sum(len(rows) for rows in undisturbed.values())
+    assert 0 < sum(len(rows) for rows in kept.values()) < total
+    for name, rows in kept.items():
+        assert rows.items() <= undisturbed[name].items()
+    assert run(tmp_path).complete
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_machine_that_is_lost_costs_its_units(
+    tmp_path: Path, undisturbed: Contents, ray: Any
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = {}
+        for _ in range(2):
+            node = cluster.add_node(num_cpus=1)
+            nodes[node.node_id] = node
+        ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
+
+        def lose() -> None:
+            pid = events(tmp_path, "worker_started")[0]["pid"]
+            lost = next(node for node in nodes.values() if is_below(pid, node))
+            cluster.remove_node(lost, allow_graceful=False)
+
+        settings = (*RAY, "executor.workers=2", "engine.decode_processes=0")
+        assert run(tmp_path, *settings, act=lose).complete
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert contents(tmp_path) == undisturbed
+    assert len(events(tmp_path, "unit_lost")) == 1
+
+
+def is_below(pid: int, node: Any) -> bool:
+    """Whether a process is of a machine that is made up of processes."""
+    raylets = node.all_processes["raylet"]
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return any(raylet.process.pid == parent for raylet in raylets)
