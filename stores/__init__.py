@@ -7,7 +7,7 @@ Where to look:
     a store in a folder, in memory         folder_store, folder_generation; memory_store
     files, whatever the format             layout, shard_format, shard_footer, shard_set (writing),
                                            shard_files, shard_rows (reading), compression,
-                                           durable
+                                           durable, storage
     the formats                            formats; zarr_format, zarr_metadata; hdf5_format, hdf5_*
     which rows exist                       manifest, manifest_*, row_index, row_keys,
                                            index_file
@@ -37,6 +37,7 @@ from stores.base import (
     RowInfo,
     ShardRange,
     ShardWriter,
+    StorageUnavailableError,
     Store,
     StoreLockedError,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "RowInfo",
     "ShardRange",
     "ShardWriter",
+    "StorageUnavailableError",
     "Store",
     "StoreLockedError",
     "open_store",

@@ -17,6 +17,7 @@ from stores.errors import (
     MissingGenerationError,
     MissingRowsError,
     RefusedRowError,
+    StorageUnavailableError,
     StoreLockedError,
     read_only_error,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "RowInfo",
     "ShardRange",
     "ShardWriter",
+    "StorageUnavailableError",
     "Store",
     "StoreLockedError",
     "read_only_error",
@@ -85,6 +87,7 @@ class FeatureStore(FeatureReader):
             ValueError: no rows, too many, a key twice, or values that do not fit the specs.
             RefusedRowError: a row with NaN or Inf; without it the same shard may be written.
             FileExistsError: the shard was written before; reserve another one.
+            StorageUnavailableError: the store is not there now, see there.
         """
 
     @abstractmethod
@@ -96,6 +99,9 @@ class FeatureStore(FeatureReader):
         """Make the receipts' rows exist, and record failures, all or nothing.
 
         A row that exists already stays as it is; a row that exists clears its failure.
+
+        Raises:
+            StorageUnavailableError: the store is not there now; call again once it is.
         """
 
     @abstractmethod

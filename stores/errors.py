@@ -42,6 +42,13 @@ class GenerationInUseError(OSError):
     """A generation cannot be removed while somebody reads it."""
 
 
+class StorageUnavailableError(OSError):
+    """The folder of the store cannot be reached now; what failed can be done again once it can.
+
+    `errno` says what the system answered, `filename` is the folder.
+    """
+
+
 def read_only_error(path: Path) -> io.UnsupportedOperation:
     """Return the error for a write to what is open for reading."""
     return io.UnsupportedOperation(

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from stores.rows_csv import write_rows_csv
 from stores.shard_files import ShardFiles
 from stores.shard_format import DamagedShardError, part_of
 from stores.shard_set import ShardSetWriter
+from stores.storage import needing_storage
 from stores.verify import verify_generation
 
 SECONDS_BETWEEN_CSV = 60.0
@@ -106,6 +108,8 @@ class FolderGeneration(FeatureStore):
             for output, array in arrays.items():
                 self._files.read(output, places, checks, array)
         except DamagedShardError as error:
+            with self._needing_storage():
+                pass  # otherwise files are gone because all is gone
             raise self._corrupt(error, keys, places, output) from error
         return arrays
 
@@ -122,7 +126,9 @@ class FolderGeneration(FeatureStore):
         """See `FeatureStore.reserve_shards`."""
         if count < 0:
             raise ValueError(f"got a reservation of {count} shards, expected 0 or more")
-        return self._writing().reserve(self.stage, self.key, count)
+        manifest = self._writing()
+        with self._needing_storage():
+            return manifest.reserve(self.stage, self.key, count)
 
     def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
         """See `FeatureStore.write_shard`."""
@@ -141,9 +147,9 @@ class FolderGeneration(FeatureStore):
             FileNotFoundError: a receipt for a file that is not there.
         """
         manifest = self._writing()
-        for receipt in receipts:
-            self._check_receipt(receipt)
-        with self._changing:
+        with self._needing_storage(), self._changing:
+            for receipt in receipts:
+                self._check_receipt(receipt)
             index, checks, _ = self._load()
             manifest.commit(self.stage, self.key, receipts, failures)
             self._is_saved = self._is_saved and not receipts
@@ -158,13 +164,15 @@ class FolderGeneration(FeatureStore):
 
     def clear_failures(self, keys: Iterable[str]) -> None:
         """See `FeatureStore.clear_failures`."""
-        self._writing().delete("failures", self.stage, self.key, keys)
+        manifest = self._writing()
+        with self._needing_storage():
+            manifest.delete("failures", self.stage, self.key, keys)
 
     def forget(self, keys: Iterable[str]) -> None:
         """See `FeatureStore.forget`; the bytes stay in their shards until those are removed."""
         manifest = self._writing()
         gone = list(keys)
-        with self._changing:
+        with self._needing_storage(), self._changing:
             manifest.delete("rows", self.stage, self.key, gone)
             self._is_saved = False
             self._index.remove(gone)
@@ -174,14 +182,16 @@ class FolderGeneration(FeatureStore):
 
     def infos(self, keys: Sequence[str]) -> list[RowInfo]:
         """See `FeatureStore.infos`."""
-        found = self._manifest.infos(self.stage, self.key, keys)
+        with self._needing_storage():
+            found = self._manifest.infos(self.stage, self.key, keys)
         if len(found) < len(keys):
             raise MissingRowsError(self.stage, self.missing(keys))
         return found
 
     def failures(self) -> list[Failure]:
         """See `FeatureStore.failures`."""
-        return self._manifest.failures(self.stage, self.key)
+        with self._needing_storage():
+            return self._manifest.failures(self.stage, self.key)
 
     def verify(
         self, deep: bool = True, on_read: Callable[[int], None] | None = None
@@ -205,11 +215,13 @@ class FolderGeneration(FeatureStore):
         """Write index.bin and rows.csv where rows changed, and close files; the store does this."""
         self._files.close()
         self._guard = None
-        with self._changing:
-            if self._writer and self._loaded and not self._is_saved:
+        if self._writer is None:
+            return
+        with self._needing_storage(), self._changing:
+            if self._loaded and not self._is_saved:
                 write_index(self.path, self._loaded.rows)
                 self._is_saved = True
-            if self._writer and self._manifest.csv_crc(self.stage, self.key) is None:
+            if self._manifest.csv_crc(self.stage, self.key) is None:
                 self._export(self._writer)
 
     def _load(self) -> LoadedRows:
@@ -224,6 +236,10 @@ class FolderGeneration(FeatureStore):
     @property
     def _index(self) -> RowIndex:
         return self._load().rows
+
+    def _needing_storage(self) -> AbstractContextManager[None]:
+        on_loss = self._writer.reconnect_later if self._writer else None
+        return needing_storage(self.layout.root, on_loss)
 
     def _writing(self) -> ManifestWriter:
         if self._writer is None:

@@ -44,6 +44,7 @@ from stores.records import ArraySpec, Problem, check_specs
 from stores.recovery import recover
 from stores.removal import list_leftovers, remove_generation, remove_leftovers
 from stores.shard_format import shards_on_disk
+from stores.storage import needing_storage
 
 
 class FolderStore(Store):
@@ -168,16 +169,18 @@ class FolderStore(Store):
     def lease(self, name: str, shards: Iterable[ShardRange]) -> Lease:
         """See `Store.lease`."""
         writer, listed = self._writing(), list(shards)
-        for leased in listed:
-            end = writer.next_shard(leased.stage, leased.key)
-            if leased.first + leased.count > end:
-                raise ValueError(f"got {leased}, expected some of the {end} reserved shards")
-        return write_lease(self.path, name, listed)
+        with needing_storage(self.path):
+            for leased in listed:
+                end = writer.next_shard(leased.stage, leased.key)
+                if leased.first + leased.count > end:
+                    raise ValueError(f"got {leased}, expected some of the {end} reserved shards")
+            return write_lease(self.path, name, listed)
 
     def release(self, name: str) -> None:
         """See `Store.release`."""
         self._writing()
-        remove_lease(self.path, name)
+        with needing_storage(self.path):
+            remove_lease(self.path, name)
 
     def leases(self) -> list[Lease]:
         """See `Store.leases`."""

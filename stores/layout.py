@@ -60,6 +60,11 @@ class GenerationLayout:
     format: str = "zarr"
     compression: str = "none"
 
+    @property
+    def root(self) -> Path:
+        """The folder of the store."""
+        return self.path.parent.parent
+
     def encode(self) -> bytes:
         """Return the text of stage.json."""
         document = {

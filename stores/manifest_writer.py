@@ -1,12 +1,14 @@
 """The one process that changes the manifest: every change is one synced transaction."""
 
+import errno
 import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from stores.errors import StorageUnavailableError
 from stores.manifest import LoadedRows, Manifest
 from stores.manifest_db import (
     SCHEMA,
@@ -46,18 +48,37 @@ class ManifestWriter(Manifest):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._found: dict[tuple[str, str], LoadedRows] = {}
         is_file(path)
-        with naming_damage(path):
+        self._connect()
+
+    def _connect(self) -> None:
+        self._is_lost = False
+        with naming_damage(self.path):
             self._connection = sqlite3.connect(
-                path, timeout=30, isolation_level=None, check_same_thread=False
+                self.path, timeout=30, isolation_level=None, check_same_thread=False
             )
         try:
             self._prepare()
         except BaseException:
+            self._is_lost = True
             self._connection.close()
             raise
+
+    def reconnect_later(self) -> None:
+        """Open the file anew before the next transaction: its storage was gone for a while."""
+        self._is_lost = True
+
+    def _reconnect(self) -> None:
+        if not is_file(self.path):
+            raise StorageUnavailableError(
+                errno.ENOENT, "got no manifest, expected the one that was open", str(self.path)
+            )
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        self._found.clear()
+        self._connect()
 
     def _prepare(self) -> None:
         with naming_damage(self.path):
@@ -105,6 +126,8 @@ class ManifestWriter(Manifest):
                 "the store; send receipts there"
             )
         with self._lock, naming_damage(self.path):
+            if self._is_lost:
+                self._reconnect()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection

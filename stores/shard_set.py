@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from stores.records import Receipt, Row
 from stores.shard_footer import RowList, decode_rows, read_footer
 from stores.shard_format import DamagedShardError, open_shard
 from stores.shard_rows import damaged_slots
+from stores.storage import needing_storage
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,13 @@ class ShardSetWriter:
             ValueError, TypeError: rows that do not fit; none of the files stay.
             FileExistsError: the shard was written before.
             OSError: a file could not be written; the shard is given up, none of the files stay.
+            StorageUnavailableError: the store is not there now; the same shard may be written
+                again once it is, or another one where that raises FileExistsError.
         """
+        with needing_storage(self.layout.root):
+            return self._write_shard(shard, rows)
+
+    def _write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
         layout = self.layout
         form = shard_format(layout.format)
         check_rows(layout.stage, layout.specs, layout.rows_per_shard, rows)
@@ -46,7 +53,8 @@ class ShardSetWriter:
                 checks[part] = content.footer_crc
         except BaseException:
             for path in written:
-                path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    path.unlink()
             raise
         slots = {slot: (row.key, row.info) for slot, row in enumerate(rows)}
         return Receipt(layout.stage, layout.key, shard, slots, nbytes, checks)
