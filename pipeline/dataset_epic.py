@@ -35,11 +35,13 @@ def read_epic_rows(
             "split out of data.splits"
         )
     wanted = (id_column, *COLUMNS, *((*CLASS_COLUMNS, "narration") if labelled else ()))
+    file = str(path)
     for line, row in read_rows(path, wanted):
-        where = f"{path}:{line}"
+        where = f"{file}:{line}"
         verb_class, noun_class = UNLABELLED, UNLABELLED
         if labelled:
-            verb_class, noun_class = (integer(row, column, where) for column in CLASS_COLUMNS)
+            verb_class = integer(row, "verb_class", where)
+            noun_class = integer(row, "noun_class", where)
         elif surplus := [column for column in CLASS_COLUMNS if column in row]:
             raise AnnotationError(
                 f"{where}: got {' and '.join(surplus)}, expected no labels in split {split!r}, "
@@ -108,12 +110,12 @@ def promised_seconds(path: Path, id_column: str) -> dict[str, float]:
 
 def _clock(row: dict[str, str], column: str, where: str) -> float:
     """HH:MM:SS.ss → seconds, exact to the microsecond."""
-    parts = row[column].split(":")
     try:
-        hours, minutes, seconds = int(parts[0]), int(parts[1]), float(parts[2])
-        if len(parts) != 3 or not (0 <= minutes < 60 and 0 <= seconds < 60):
+        hours_text, minutes_text, seconds_text = row[column].split(":")
+        hours, minutes, seconds = int(hours_text), int(minutes_text), float(seconds_text)
+        if not (0 <= minutes < 60 and 0 <= seconds < 60):
             raise ValueError
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise AnnotationError(
             f"{where}: got {column} {row[column]!r}, expected a time such as 00:01:02.34"
         ) from error

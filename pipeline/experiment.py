@@ -133,8 +133,12 @@ def _check_boxes(boxes: BoxTable | None, dataset: Dataset) -> None:
 
 def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:
     videos: dict[str, Video] = {}
+    located: dict[tuple[str, ...], Video] = {}
     for segment in dataset.segments:
-        video = locate_video(segment, where, dataset.promised_seconds)
+        place = segment.place
+        if place in located:
+            continue
+        video = located[place] = locate_video(segment, where, dataset.promised_seconds)
         known = videos.setdefault(segment.video_id, video)
         if known.path != video.path:
             raise AnnotationError(
@@ -152,10 +156,11 @@ def _locate_flow(
             "data.flow: a stage has flow method folders and nothing says where they are; give "
             "data.flow.root and data.flow.pattern"
         )
-    return {
-        flow_source(segment.video_id): locate_flow(segment, where, videos[segment.video_id])
-        for segment in dataset.segments
-    }
+    located: dict[tuple[str, ...], Video] = {}
+    for segment in dataset.segments:
+        if segment.place not in located:
+            located[segment.place] = locate_flow(segment, where, videos[segment.video_id])
+    return {flow_source(segment.video_id): located[segment.place] for segment in dataset.segments}
 
 
 def _identify(

@@ -40,6 +40,11 @@ class Segment:
     session_id: str = ""
 
     @property
+    def place(self) -> tuple[str, str, str]:
+        """What decides where its video lies."""
+        return self.video_id, self.participant_id, self.session_id
+
+    @property
     def labelled(self) -> bool:
         """Whether its verb and its noun are known."""
         return self.verb_class != UNLABELLED and self.noun_class != UNLABELLED
@@ -100,10 +105,11 @@ def make_dataset(
         protocol or Protocol(),
     )
     _check_test_labels(segments)
+    found = dataset.splits
     for split in splits:
-        if split not in dataset.splits:
+        if split not in found:
             raise AnnotationError(
-                f"{source}: split {split!r} has no rows, only {', '.join(dataset.splits)} have; "
+                f"{source}: split {split!r} has no rows, only {', '.join(found)} have; "
                 "give its labels, or leave it out of data.splits"
             )
     return dataset
@@ -122,49 +128,52 @@ def check_segments(segments: Mapping[str, Segment], *, num_verbs: int, num_nouns
     """
     first_places: dict[str, str] = {}
     for place, segment in segments.items():
-        where = f"{place}: segment {segment.segment_id!r} of video {segment.video_id!r}"
         first = first_places.setdefault(segment.segment_id, place)
-        if first != place:
+        trouble = (
+            (first != place and _same_id(first))
+            or _trouble_of_ids(segment)
+            or _trouble_of_times(segment)
+            or _trouble_of_classes(segment, num_verbs, num_nouns)
+        )
+        if trouble:
             raise AnnotationError(
-                f"{where}: this segment id is that of {Path(first).name} already; give every row "
-                "an id of its own"
+                f"{place}: segment {segment.segment_id!r} of video {segment.video_id!r}: {trouble}"
             )
-        _check_ids(segment, where)
-        _check_times(segment, where)
-        _check_classes(segment, where, num_verbs=num_verbs, num_nouns=num_nouns)
 
 
-def _check_times(segment: Segment, where: str) -> None:
+def _same_id(first: str) -> str:
+    return f"this segment id is that of {Path(first).name} already; give every row an id of its own"
+
+
+def _trouble_of_times(segment: Segment) -> str:
     start, stop = segment.start_seconds, segment.stop_seconds
     if start < 0:
-        raise AnnotationError(f"{where}: got start {start} s, expected >= 0")
+        return f"got start {start} s, expected >= 0"
     if stop > LONGEST_VIDEO_SECONDS:
-        raise AnnotationError(f"{where}: got stop {stop} s, expected seconds within a video")
+        return f"got stop {stop} s, expected seconds within a video"
     if stop <= start:
-        raise AnnotationError(
-            f"{where}: got start {start} s and stop {stop} s, expected stop after start"
-        )
+        return f"got start {start} s and stop {stop} s, expected stop after start"
+    return ""
 
 
-def _check_classes(segment: Segment, where: str, *, num_verbs: int, num_nouns: int) -> None:
-    without = {segment.verb_class, segment.noun_class} == {UNLABELLED}
-    if without and segment.split.startswith("test"):
-        return
-    for kind, value, count in (
-        ("verb_class", segment.verb_class, num_verbs),
-        ("noun_class", segment.noun_class, num_nouns),
-    ):
-        if not 0 <= value < count:
-            raise AnnotationError(
-                f"{where}: got {kind} {value}, expected 0 to {count - 1} ({count} classes)"
-            )
+def _trouble_of_classes(segment: Segment, num_verbs: int, num_nouns: int) -> str:
+    verb, noun = segment.verb_class, segment.noun_class
+    if verb == noun == UNLABELLED and segment.split.startswith("test"):
+        return ""
+    if not 0 <= verb < num_verbs:
+        return f"got verb_class {verb}, expected 0 to {num_verbs - 1} ({num_verbs} classes)"
+    if not 0 <= noun < num_nouns:
+        return f"got noun_class {noun}, expected 0 to {num_nouns - 1} ({num_nouns} classes)"
+    return ""
 
 
 def _check_test_labels(segments: Mapping[str, Segment]) -> None:
     """A split is measured or it is not: some labels would be dropped in silence."""
     firsts: dict[str, tuple[str, bool]] = {}
     for place, segment in segments.items():
-        first, labelled = firsts.setdefault(segment.split, (place, segment.labelled))
+        if segment.split not in firsts:
+            firsts[segment.split] = place, segment.labelled
+        first, labelled = firsts[segment.split]
         if labelled != segment.labelled:
             got = "labels" if segment.labelled else "no labels"
             raise AnnotationError(
@@ -173,11 +182,8 @@ def _check_test_labels(segments: Mapping[str, Segment]) -> None:
             )
 
 
-def _check_ids(segment: Segment, where: str) -> None:
-    for name in ("segment_id", "video_id"):
-        value = getattr(segment, name)
+def _trouble_of_ids(segment: Segment) -> str:
+    for name, value in (("segment_id", segment.segment_id), ("video_id", segment.video_id)):
         if not value.isprintable() or len(value.encode()) > MAX_ID_BYTES:
-            raise AnnotationError(
-                f"{where}: got {name} {value!r}, expected printable text of at most "
-                f"{MAX_ID_BYTES} bytes"
-            )
+            return f"got {name} {value!r}, expected printable text of at most {MAX_ID_BYTES} bytes"
+    return ""
