@@ -11,8 +11,8 @@ Where to look:
     what it will take                      forecast, sizing, rates, rehearsal; checks
     why it is to be done                   explain, explain_settings, row_account
     doing it                               run, run_setup, run_log, record; work, unit_queue;
-                                           workbench, unit, stage_work, shard_thread; run_aligned,
-                                           aligner, align
+                                           workbench, unit, stage_work, shard_thread, patience;
+                                           run_aligned, aligner, align
     who does it                            executors, executor_*, config_executor; local_worker,
                                            processes; ray_*
     jobs on a cluster                      config_slurm, slurm_task, task_journal, job_folder,

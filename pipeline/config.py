@@ -63,12 +63,14 @@ class EngineConfig(Section):
     decodes in the main process. ``stall_seconds``: a decode process that says nothing for so long
     is ended. ``commit_seconds``: finished rows wait no longer than this to be written.
     ``cpu_threads``: of networks on a CPU; null is one for each core that a worker has.
+    ``storage_seconds``: how long a store's folder that vanished is waited for.
     """
 
     cpu_threads: Count | None = None
     decode_processes: Natural | None = None
     stall_seconds: Positive = 600.0
     commit_seconds: Positive = 300.0
+    storage_seconds: Positive = 600.0
 
 
 class ViewsConfig(Section):

@@ -19,7 +19,7 @@ def record(progress: Progress, report: StageReport, generation: FeatureStore, lo
     if not (progress.receipt or progress.failures):
         return
     receipts = [progress.receipt] if progress.receipt else []
-    generation.commit(receipts, progress.failures)
+    log.patience(lambda: generation.commit(receipts, progress.failures))
     report.made += sum(len(receipt.slots) for receipt in receipts)
     report.nbytes += sum(receipt.nbytes for receipt in receipts)
     report.failures += progress.failures

@@ -28,6 +28,7 @@ from pipeline.run_log import RunLog
 from pipeline.run_report import Reporter, RunReport, StageReport, stage_report
 from pipeline.run_setup import make_setup, stage_shards
 from pipeline.unit_queue import UnitQueue
+from pipeline.workbench import replaced_weights
 from stores.base import Store
 from stores.registry import open_store
 from stores.row_keys import key_texts
@@ -67,7 +68,7 @@ def run_experiment(
         needed = surely_needed_nbytes(experiment, store, plans, stages)
         refuse(check_space(config.store.path, needed))
         with closing(Journal(store.path)) as journal:
-            log = RunLog(journal, experiment, stages)
+            log = RunLog(journal, experiment, stages, reporter.say)
             reports = _run_videos(experiment, store, plans, reporter, log, stop)
             if experiment.aligned.name in stages:
                 reports.append(run_aligned(experiment, store, reporter, log, stop))
@@ -95,7 +96,7 @@ def _run_videos(
     executor = create_executor(experiment.config.executor, store, reporter.say)
     queue = UnitQueue(
         planned_videos(experiment, busy),
-        {name: stage_shards(generation) for name, generation in generations.items()},
+        {name: stage_shards(generation, log.patience) for name, generation in generations.items()},
         workers=executor.workers,
     )
     for name, plan in busy.items():
@@ -110,6 +111,10 @@ def _run_videos(
             if progress is not None:
                 record(progress, reports[progress.stage], generations[progress.stage], log)
                 reporter.advance(progress.stage, progress.computed + len(progress.failures))
+    for path in replaced_weights(setup.weights):
+        reporter.say(
+            f"{path}: was replaced while the run went on; its rows are of the weights it began with"
+        )
     for name, plan in busy.items():
         reports[name].left += len(plan.todo) - reports[name].made - len(reports[name].failures)
         reports[name].seconds = time.monotonic() - started

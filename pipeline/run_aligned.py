@@ -16,11 +16,13 @@ from pipeline.align import readable
 from pipeline.aligner import Aligner
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation, open_generation
+from pipeline.patience import Patience
 from pipeline.plan import plan_aligned
 from pipeline.record import record
 from pipeline.rows import CLAMPED, DerivedRow
 from pipeline.run_log import RunLog
 from pipeline.run_report import Reporter, StageReport, stage_report
+from pipeline.run_setup import stage_shards
 from pipeline.shard_thread import ShardThread
 from pipeline.work import Progress, row_failure
 from stores.base import CorruptRowError, Failure, FeatureStore, Row, Store
@@ -59,7 +61,7 @@ def run_aligned(
     started = time.monotonic()
     with (
         closing(Aligner(aligned, readers, plan.specs)) as aligner,
-        closing(_make(rows, aligner, readers, generation, report, stop)) as made,
+        closing(_make(rows, aligner, readers, generation, report, stop, log.patience)) as made,
     ):
         for progress in made:
             record(progress, report, generation, log)
@@ -75,11 +77,12 @@ def _make(
     generation: FeatureStore,
     report: StageReport,
     stop: threading.Event,
+    patience: Patience,
 ) -> Generator[Progress, None, None]:
     """Align by pieces and write shards beside it; failures are told with the shard that follows."""
     name = generation.stage
-    shards = ShardThread({name: report.timings})
-    numbers = map(generation.reserve_shards, repeat(1))
+    shards = ShardThread({name: report.timings}, patience)
+    numbers = map(stage_shards(generation, patience).reserve, repeat(1))
     shard = _Shard(aligner, readers, generation)
     done = 0
     try:

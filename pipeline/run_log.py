@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pipeline.experiment import Experiment
 from pipeline.journal import Journal
+from pipeline.patience import Patience
 from pipeline.rates import share_out
 from pipeline.run_report import RunReport
 from pipeline.work import Progress
@@ -22,10 +23,22 @@ class RunLog:
         journal: where they go.
         experiment: what is run.
         stages: names of those that were asked for.
+        tell: is told what a person should know at once.
+
+    Attributes:
+        patience: with storage that is gone; waiting is told.
     """
 
-    def __init__(self, journal: Journal, experiment: Experiment, stages: Collection[str]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        experiment: Experiment,
+        stages: Collection[str],
+        tell: Callable[[str], None],
+    ) -> None:
         self.journal = journal
+        self.patience = Patience(experiment.config.engine.storage_seconds, self._waiting)
+        self._say = tell
         self._device = experiment.config.device
         self._started_at = time.monotonic()
         self._stages: dict[str, dict[str, Any]] = {}
@@ -80,6 +93,10 @@ class RunLog:
                 for stage in report.stages
             ],
         )
+
+    def _waiting(self, text: str) -> None:
+        self.journal.event("storage_waiting", message=text)
+        self._say(text)
 
     def _tell(self) -> None:
         seconds = time.monotonic() - self._started_at

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.experiment import Experiment
+from pipeline.patience import Patience
 from pipeline.stages import ObjectsStage, VideoStage
 from pipeline.unit_queue import StageShards
 from pipeline.workbench import Setup
@@ -31,15 +33,16 @@ def make_setup(experiment: Experiment, generations: Mapping[str, FeatureStore]) 
         decode_processes=engine.decode_processes,
         stall_seconds=engine.stall_seconds,
         commit_seconds=engine.commit_seconds,
+        storage_seconds=engine.storage_seconds,
     )
 
 
-def stage_shards(generation: FeatureStore) -> StageShards:
-    """How rows of a generation become shards."""
+def stage_shards(generation: FeatureStore, patience: Patience) -> StageShards:
+    """How rows of a generation become shards; storage that is gone is waited for."""
     return StageShards(
         row_nbytes=sum(spec.row_nbytes for spec in generation.specs.values()),
         rows_per_shard=generation.rows_per_shard,
-        reserve=generation.reserve_shards,
+        reserve=lambda count: patience(partial(generation.reserve_shards, count)),
     )
 
 

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
+from pipeline.patience import Patience
 from pipeline.timings import Timings
 from pipeline.work import Progress, row_failure
 from stores.base import Failure, Receipt, RefusedRowError, Row, ShardWriter
@@ -29,10 +31,12 @@ class ShardThread:
 
     Args:
         timings: of each stage, by name; the seconds of writing are added to them.
+        patience: with storage that is gone.
     """
 
-    def __init__(self, timings: dict[str, Timings]) -> None:
+    def __init__(self, timings: dict[str, Timings], patience: Patience) -> None:
         self._timings = timings
+        self._patience = patience
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards")
         self._waiting: list[tuple[str, Future[_Written]]] = []
 
@@ -40,7 +44,7 @@ class ShardThread:
         self, stage: str, writer: ShardWriter, numbers: Iterator[int], rows: Sequence[Row]
     ) -> None:
         """Hand in a shard; it takes the first of the numbers that is free."""
-        future = self._thread.submit(_write, writer, numbers, rows)
+        future = self._thread.submit(_write, writer, numbers, rows, self._patience)
         self._waiting.append((stage, future))
 
     def progress(self, *, finish: bool = False) -> Iterator[Progress]:
@@ -66,7 +70,9 @@ class ShardThread:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
-def _write(writer: ShardWriter, numbers: Iterator[int], rows: Sequence[Row]) -> _Written:
+def _write(
+    writer: ShardWriter, numbers: Iterator[int], rows: Sequence[Row], patience: Patience
+) -> _Written:
     """Write a shard; rows that the store refuses are left out of it."""
     started = time.perf_counter()
     refused: list[Failure] = []
@@ -75,7 +81,7 @@ def _write(writer: ShardWriter, numbers: Iterator[int], rows: Sequence[Row]) -> 
     shard = next(numbers)
     while left and receipt is None:
         try:
-            receipt = writer.write_shard(shard, left)
+            receipt = patience(partial(writer.write_shard, shard, left))
         except FileExistsError:  # by a worker that was thought dead, or before a requeue
             shard = next(numbers)
         except RefusedRowError as error:

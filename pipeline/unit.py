@@ -17,6 +17,7 @@ from contextlib import closing
 from extractors.heap import Heap
 from pipeline.decode_pass import DecodedRow
 from pipeline.decoder import Decoder
+from pipeline.patience import Patience
 from pipeline.shard_thread import ShardThread
 from pipeline.stage_work import StageWork
 from pipeline.work import Progress, UnitSummary, VideoWork
@@ -30,6 +31,7 @@ def run_unit(
     *,
     decoder: Decoder,
     stop: threading.Event,
+    patience: Patience,
 ) -> Iterator[Progress | None]:
     """Decode, extract and write; yield receipts and failures as they come.
 
@@ -40,13 +42,14 @@ def run_unit(
         stages: networks and writers, by stage name.
         decoder: turns videos into rows of frames.
         stop: when set, rows that are finished are written and the unit ends early.
+        patience: with storage that is gone.
 
     Raises:
         OSError: a shard cannot be written.
     """
     on_cpu = all(work.extractor.device.type == "cpu" for work in stages.values())
     heap = Heap() if on_cpu else None
-    shards = ShardThread({name: work.timings for name, work in stages.items()})
+    shards = ShardThread({name: work.timings for name, work in stages.items()}, patience)
     geometries = {name: work.stage.decoded_geometry for name, work in stages.items()}
     try:
         with closing(decoder.decode(videos, geometries)) as decoded:

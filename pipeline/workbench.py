@@ -18,13 +18,14 @@ from pipeline.decoder import Decoder, create_decoder, default_processes, usable_
 from pipeline.errors import ConfigError
 from pipeline.generations import create_network
 from pipeline.identity import has_sha256
+from pipeline.patience import Patience
 from pipeline.stage_work import StageWork
 from pipeline.stages import VideoStage
 from pipeline.unit import run_unit
 from pipeline.work import Progress, Unit
 from stores.base import ShardWriter
 
-__all__ = ["Setup", "Workbench", "check_weights", "start_decoder"]
+__all__ = ["Setup", "Workbench", "check_weights", "replaced_weights", "start_decoder"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Setup:
         cores: CPU cores the worker may use; None is all of the process.
         cpu_threads: of networks on a CPU; None is one for each core.
         decode_processes: None is one beside a network on the CPU, else one for each core but one.
-        stall_seconds, commit_seconds: see ``engine`` in the config.
+        stall_seconds, commit_seconds, storage_seconds: see ``engine`` in the config.
     """
 
     stages: Mapping[str, VideoStage]
@@ -53,6 +54,7 @@ class Setup:
     decode_processes: int | None
     stall_seconds: float
     commit_seconds: float
+    storage_seconds: float
 
 
 class Workbench:
@@ -101,9 +103,10 @@ class Workbench:
             for name, stage in setup.stages.items()
             if name in unit.shards
         }
+        patience = Patience(setup.storage_seconds)
         if decoder is None:
             decoder = start_decoder(setup, num_videos=len(unit.videos))
-        yield from run_unit(unit.videos, works, decoder=decoder, stop=stop)
+        yield from run_unit(unit.videos, works, decoder=decoder, stop=stop, patience=patience)
 
 
 def start_decoder(setup: Setup, *, num_videos: int) -> Decoder:
@@ -129,9 +132,13 @@ def check_weights(weights: Mapping[Path, str]) -> None:
     Raises:
         ConfigError: a file is gone or has another content; names it.
     """
-    for path, expected in weights.items():
-        if not has_sha256(path, expected):
-            raise ConfigError(
-                f"{path}: got other weights than when the run was planned, expected a file that "
-                "stays as it is; what is finished is kept. Run again to extract with the new ones"
-            )
+    for path in replaced_weights(weights):
+        raise ConfigError(
+            f"{path}: got other weights than when the run was planned, expected a file that "
+            "stays as it is; what is finished is kept. Run again to extract with the new ones"
+        )
+
+
+def replaced_weights(weights: Mapping[Path, str]) -> list[Path]:
+    """Files that are gone or whose content has another sha256 than expected; reads all of them."""
+    return [path for path, expected in weights.items() if not has_sha256(path, expected)]

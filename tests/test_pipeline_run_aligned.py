@@ -24,6 +24,7 @@ from test_pipeline_maps_reader import (
 from pipeline import aligner, run_aligned
 from pipeline.aligner import Aligner
 from pipeline.clips import Clip
+from pipeline.patience import Patience
 from pipeline.run_report import StageReport
 from pipeline.stages import AlignedStage
 from pipeline.work import Progress
@@ -47,7 +48,7 @@ class Run:
         rows = self._stage.rows(clip_table(*clips))
         with closing(Aligner(self._stage, self.generations, self.aligned.specs)) as made:
             for progress in run_aligned._make(
-                rows, made, self.generations, self.aligned, self.report, self.stop
+                rows, made, self.generations, self.aligned, self.report, self.stop, Patience(0)
             ):
                 self.progress.append(progress)
                 receipts = [progress.receipt] if progress.receipt else []

@@ -15,6 +15,7 @@ from stage_fixtures import make_clip_stage
 
 from extractors.base import ClipExtractor, OutputSpec, Pending, Preprocessing
 from pipeline.decode_pass import DecodedRow
+from pipeline.patience import Patience
 from pipeline.rows import VideoRow
 from pipeline.shard_thread import ShardThread
 from pipeline.stage_work import StageWork
@@ -70,7 +71,7 @@ class Setup:
             shard_numbers=map(self.generation.reserve_shards, repeat(1)),
             commit_seconds=options.get("commit_seconds", 1e9),
         )
-        self.shards = ShardThread({"verb": self.work.timings})
+        self.shards = ShardThread({"verb": self.work.timings}, Patience(0))
         self.progress: list[Progress] = []
 
     def run(self, values: Sequence[int]) -> dict[int, str]:

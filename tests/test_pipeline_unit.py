@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from test_pipeline_stage_work import FakeExtractor, Setup, decoded
 
 from pipeline.decode_videos import Decoded, Geometries
+from pipeline.patience import Patience
 from pipeline.unit import run_unit
 from pipeline.work import Progress, VideoWork
 
@@ -33,7 +34,9 @@ class Stuck:
 
 
 def run(setup: Setup, decoder: Stuck, stop: threading.Event) -> Iterator[Progress]:
-    progresses = run_unit([], {"verb": setup.work}, decoder=decoder, stop=stop)
+    progresses = run_unit(
+        [], {"verb": setup.work}, decoder=decoder, stop=stop, patience=Patience(0)
+    )
     return (progress for progress in progresses if progress is not None)
 
 
