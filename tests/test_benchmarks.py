@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.stages import STAGE_NAMES
 from stores.registry import FORMATS
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -71,6 +72,17 @@ def heads_names() -> set[str]:
         *[f"saoa_{how}_training_peak_rss" for how in hows],
         *[f"{head}_{what}" for head in ("saoa", "literal") for what in STEP],
         *["saoa_speedup", "gemm_rate", "evaluation_cpu"],
+    }
+
+
+def plan_names() -> set[str]:
+    """Every figure of planning."""
+    commands = ("plan", "unchanged", "changed")
+    return {
+        *["clips", "object_frames", "import_torch_wall", "peer_wall", "plan_to_peer"],
+        *["changed_clip_units", *(f"changed_clip_{stage}_rows" for stage in STAGE_NAMES)],
+        *[f"{name}_{what}" for name, what in product((*commands, "new"), ("wall", "peak_rss"))],
+        *[f"{name}_videos_opened" for name in commands],
     }
 
 
@@ -183,3 +195,15 @@ def test_the_heads_benchmark_gives_every_figure_and_its_verdict() -> None:
         *["saoa_resident_training_ratio", "saoa_streamed_training_ratio"],
         *["saoa_speedup", "evaluation_cpu"],
     }
+
+
+def test_the_planning_benchmark_gives_every_figure_and_its_verdict() -> None:
+    output = run_quick("plan")
+    names = figure_names(output)
+    assert names == plan_names()
+    without = {"clips", "object_frames", "changed_clip_objects_rows", "plan_to_peer"}
+    without |= {name for name in names if name.startswith(("new_", "import_", "peer_"))}
+    assert judged_names(output) == names - without
+    for name in ("plan_videos_opened", "unchanged_videos_opened", "changed_videos_opened"):
+        assert f"figure {name} 0 videos" in output
+    assert "figure changed_clip_units 1 units" in output
