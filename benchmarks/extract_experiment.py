@@ -17,6 +17,7 @@ from pipeline.experiment import Experiment, resolve
 from pipeline.run import run_experiment
 from pipeline.run_report import StageReport
 from pipeline.work import VideoWork
+from pipeline.worker_board import WorkerLine
 
 STAGE = "verb"
 COLUMNS = ("segment_id", "video_id", "start_seconds", "stop_seconds", "verb_class", "noun_class")
@@ -110,6 +111,12 @@ class _Silent:
         self.started_at = time.perf_counter()
 
     def advance(self, stage: str, rows: int) -> None:
+        pass
+
+    def show_workers(self, workers: Sequence[WorkerLine]) -> None:
+        pass
+
+    def say(self, text: str) -> None:
         pass
 
 

@@ -19,9 +19,12 @@ from pipeline.console import (
     print_boxless,
     print_run,
 )
+from pipeline.error_classes import Retry, of_classes
 from pipeline.experiment import resolve
+from pipeline.reproduce import ConfigSource
 from pipeline.run_report import RunReport, write_report
 from pipeline.settled import settled_report
+from pipeline.stored import open_if_there, recorded_failures
 
 __all__ = ["run_stages"]
 
@@ -31,15 +34,23 @@ def run_stages(
     console: Console,
     *,
     stages: Collection[str],
-    retry_failed: bool,
+    retry_failed: Retry,
+    source: ConfigSource | None = None,
     rehash: bool,
     quiet: bool,
     report_path: Path | None = None,
 ) -> RunReport:
-    """Bring stages up to date, with progress and a summary, and a report for programs."""
+    """Bring stages up to date, with progress and a summary, and a report for programs.
+
+    Raises:
+        ConfigError: something is in the way of a run, or there is no such class of errors.
+    """
     if report_path is not None and not report_path.parent.is_dir():
         raise FileNotFoundError(f"{report_path.parent}: no such folder for the report; make it")
     refuse(check_config(config))
+    if not isinstance(retry_failed, bool):
+        with open_if_there(config.store.path) as store:
+            of_classes(recorded_failures(store), retry_failed)  # which there are
     experiment = resolve(config, rehash=rehash)
     report = settled_report(experiment, stages, retry_failed=retry_failed)
     if report is None:
@@ -47,7 +58,12 @@ def run_stages(
 
         with _stop_on_signals() as stop, ProgressReporter(console, quiet=quiet) as reporter:
             report = run_experiment(
-                experiment, stages=stages, retry_failed=retry_failed, reporter=reporter, stop=stop
+                experiment,
+                stages=stages,
+                retry_failed=retry_failed,
+                reporter=reporter,
+                stop=stop,
+                source=source,
             )
     print_run(console, report, quiet=quiet)
     if report_path is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -30,6 +30,7 @@ from pipeline.error_classes import class_name
 if TYPE_CHECKING:  # they load torch, which looking at a store does not need
     from pipeline.experiment import Experiment, MissingVideo
     from pipeline.run_report import RunReport
+    from pipeline.worker_board import WorkerLine
     from stores.base import Failure
 
 __all__ = [
@@ -57,11 +58,23 @@ class _Rate(ProgressColumn):
         return Text("" if not speed else format_rate(speed))
 
 
+class _Bars(Progress):
+    """Bars, and below them who works on what."""
+
+    workers: Sequence[WorkerLine] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars' table, then a line per worker."""
+        yield from super().get_renderables()
+        for worker in self.workers:
+            yield Text(f"{worker.name}: {worker.at_what}", style="dim", no_wrap=True)
+
+
 class ProgressReporter:
     """A bar per stage with rate and time left; silent where ``quiet``."""
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
-        self._progress = Progress(
+        self._progress = _Bars(
             TextColumn("{task.description:<8}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -81,6 +94,10 @@ class ProgressReporter:
     def advance(self, stage: str, rows: int) -> None:
         """So many more rows are settled."""
         self._progress.advance(self._tasks[stage], rows)
+
+    def show_workers(self, workers: Sequence[WorkerLine]) -> None:
+        """A line for each worker, below the bars."""
+        self._progress.workers = list(workers)
 
     def say(self, text: str) -> None:
         """A line above the bars; also where ``quiet``."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pipeline.errors import ConfigError
 from stores.base import Failure
 
-__all__ = ["ERROR_CLASSES", "class_name", "of_classes"]
+__all__ = ["ERROR_CLASSES", "Retry", "class_name", "is_retried", "of_classes"]
 
 # Name → the exceptions it stands for. docs/extraction.md says what each means and what to do.
 ERROR_CLASSES = {
@@ -27,6 +27,8 @@ ERROR_CLASSES = {
     "not_finite": ("OverflowError", "RefusedRowError", "FloatingPointError"),
     "out_of_memory": ("OutOfMemoryError", "MemoryError"),
 }
+# Which failures are tried again: all, none, or those of the classes named.
+Retry = bool | Collection[str]
 _NAMES = {error: name for name, errors in ERROR_CLASSES.items() for error in errors}
 
 
@@ -37,6 +39,11 @@ def class_name(error_class: str) -> str:
     """
     spelt = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", error_class).lower()
     return _NAMES.get(error_class, spelt)
+
+
+def is_retried(failure: Failure, retry: Retry) -> bool:
+    """Whether a row that failed is to be tried again."""
+    return retry if isinstance(retry, bool) else class_name(failure.error_class) in retry
 
 
 def of_classes(failures: Iterable[Failure], names: Collection[str]) -> list[Failure]:

@@ -135,7 +135,9 @@ class _Crew:
         if isinstance(message, Ready):
             self._false_starts = 0
         elif isinstance(message, Finished):
-            queue.done(worker.finished())
+            unit = worker.finished()
+            queue.done(unit)
+            self._journal.event("unit_finished", unit=unit.number, worker=worker.name)
         elif isinstance(message, Progress) and worker.unit is not None:
             queue.note(worker.unit, message)
             yield message

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.error_classes import Retry
 from pipeline.experiment import Experiment
 from pipeline.explain import info_of
 from pipeline.generations import provenance_of
@@ -98,6 +99,7 @@ def surely_needed_nbytes(
     store: Store | None,
     plans: Mapping[str, StagePlan[VideoRow]],
     stages: Collection[str],
+    retry_failed: Retry,
 ) -> int:
     """Bytes that a run writes for certain: shards that are not compressed.
 
@@ -109,7 +111,7 @@ def surely_needed_nbytes(
     specs = {name: plan.specs for name, plan in plans.items()}
     aligned = experiment.aligned
     if busy and aligned.name in stages and len(specs) == len(aligned.upstream):
-        busy.append(plan_aligned(experiment, store, specs))
+        busy.append(plan_aligned(experiment, store, specs, retry_failed=retry_failed))
     sizes = [missing_size(experiment, plan) for plan in busy]
     return sum(size.nbytes for size in sizes if not size.at_most)
 

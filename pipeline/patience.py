@@ -49,7 +49,8 @@ class Patience:
                 if time.monotonic() - began + pause_seconds > self.seconds:
                     raise
                 if not waited:
-                    self.tell(f"{in_words(error)}; waiting up to {self.seconds:g} s for it to come back")
+                    gone = in_words(error)
+                    self.tell(f"{gone}; waiting up to {self.seconds:g} s for it to come back")
                 waited = True
             else:
                 if waited:

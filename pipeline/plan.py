@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from pipeline.error_classes import Retry, is_retried
 from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import open_generation, planned_specs
@@ -84,7 +85,7 @@ class StagePlan(Generic[AnyRow]):
 
 
 def plan_videos(
-    experiment: Experiment, store: Store | None, stages: Iterable[str], *, retry_failed: bool
+    experiment: Experiment, store: Store | None, stages: Iterable[str], *, retry_failed: Retry
 ) -> dict[str, StagePlan[VideoRow]]:
     """Plan the stages that read videos, of those asked for.
 
@@ -116,19 +117,23 @@ def _specs(
 
 
 def plan_aligned(
-    experiment: Experiment, store: Store | None, upstream: Mapping[str, Mapping[str, ArraySpec]]
+    experiment: Experiment,
+    store: Store | None,
+    upstream: Mapping[str, Mapping[str, ArraySpec]],
+    *,
+    retry_failed: Retry,
 ) -> StagePlan[DerivedRow]:
     """Plan the derived stage; ``upstream``: specs of the stages it reads, by name."""
     stage = experiment.aligned
-    rows = stage.rows(experiment.table)
-    return _plan(stage, rows, open_generation(store, stage), stage.output_specs(upstream), True)
+    rows, specs = stage.rows(experiment.table), stage.output_specs(upstream)
+    return _plan(stage, rows, open_generation(store, stage), specs, retry_failed)
 
 
 def plan_all(experiment: Experiment, store: Store | None) -> list[StagePlan[Any]]:
     """Plan every stage, in the order they run."""
     plans = plan_videos(experiment, store, STAGE_NAMES, retry_failed=False)
     specs = {name: plan.specs for name, plan in plans.items()}
-    return [*plans.values(), plan_aligned(experiment, store, specs)]
+    return [*plans.values(), plan_aligned(experiment, store, specs, retry_failed=False)]
 
 
 def _plan(
@@ -136,15 +141,19 @@ def _plan(
     rows: StageRows[AnyRow],
     generation: FeatureStore | None,
     specs: Mapping[str, ArraySpec],
-    retry_failed: bool,
+    retry_failed: Retry,
 ) -> StagePlan[AnyRow]:
     if generation is None:
         return StagePlan(stage, len(rows), rows, (), None, specs)
     missing = rows.take(~generation.holds(rows.keys))
-    if retry_failed or not missing:
+    if retry_failed is True or not missing:
         return StagePlan(stage, len(rows), missing, (), generation, specs)
     names = set(key_texts(missing.keys))
-    failures = [failure for failure in generation.failures() if failure.row_key in names]
+    failures = [
+        failure
+        for failure in generation.failures()
+        if failure.row_key in names and not is_retried(failure, retry_failed)
+    ]
     failed = np.isin(missing.keys, packed_array(failure.row_key for failure in failures))
     return StagePlan(stage, len(rows), missing.take(~failed), failures, generation, specs)
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 
 from pipeline.checks import check_space, refuse
+from pipeline.error_classes import Retry
 from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
 from pipeline.forecast import surely_needed_nbytes
@@ -22,6 +23,7 @@ from pipeline.journal import Journal
 from pipeline.merge import in_words, merge_jobs, rows_out
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
 from pipeline.record import record
+from pipeline.reproduce import ConfigSource
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
 from pipeline.run_log import RunLog
@@ -40,18 +42,20 @@ def run_experiment(
     experiment: Experiment,
     *,
     stages: Collection[str],
-    retry_failed: bool,
+    retry_failed: Retry,
     reporter: Reporter,
     stop: threading.Event,
+    source: ConfigSource | None = None,
 ) -> RunReport:
     """Make every row of the given stages that is missing.
 
     Args:
         experiment: what is wanted.
         stages: names of stages to bring up to date.
-        retry_failed: try rows again that failed before.
+        retry_failed: try rows again that failed before; all, or those of the classes named.
         reporter: told about progress.
         stop: set it to end early; finished rows are kept.
+        source: what was typed to name the experiment, for the log.
 
     Raises:
         ValueError, OSError: weights do not fit, or the store cannot be written.
@@ -65,16 +69,20 @@ def run_experiment(
         experiment.known.save()
         planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
         plans, gone = without_absent(experiment, without_out(planned, rows_out(jobs)))
-        needed = surely_needed_nbytes(experiment, store, plans, stages)
+        needed = surely_needed_nbytes(experiment, store, plans, stages, retry_failed)
         refuse(check_space(config.store.path, needed))
-        with closing(Journal(store.path)) as journal:
+        with closing(_journal(store, reporter, source)) as journal:
             log = RunLog(journal, experiment, stages, reporter.say)
             reports = _run_videos(experiment, store, plans, reporter, log, stop)
             if experiment.aligned.name in stages:
-                reports.append(run_aligned(experiment, store, reporter, log, stop))
+                reports.append(run_aligned(experiment, store, retry_failed, reporter, log, stop))
             report = RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
             log.finished(report)
     return report
+
+
+def _journal(store: Store, reporter: Reporter, source: ConfigSource | None) -> Journal:
+    return Journal(store.path, source=source, on_workers=reporter.show_workers)
 
 
 def _run_videos(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.align import readable
 from pipeline.aligner import Aligner
+from pipeline.error_classes import Retry
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation, open_generation
 from pipeline.patience import Patience
@@ -38,6 +39,7 @@ Readers = Mapping[str, FeatureStore]
 def run_aligned(
     experiment: Experiment,
     store: Store,
+    retry_failed: Retry,
     reporter: Reporter,
     log: RunLog,
     stop: threading.Event,
@@ -49,7 +51,8 @@ def run_aligned(
     if len(readers) < len(opened):
         wanted = len(aligned.rows(experiment.table))
         return StageReport(aligned.name, aligned.key, wanted, present=0, skipped=wanted)
-    plan = plan_aligned(experiment, store, {name: r.specs for name, r in readers.items()})
+    specs = {name: reader.specs for name, reader in readers.items()}
+    plan = plan_aligned(experiment, store, specs, retry_failed=retry_failed)
     report = stage_report(plan)
     rows = plan.todo.take(readable(plan.todo, readers))
     report.skipped = len(plan.todo) - len(rows)

@@ -25,6 +25,13 @@ STAGES = ("verb", "noun", "objects", "aligned")
 stage_option = click.option(
     "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only these stages."
 )
+class_option = click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="CLASS",
+    help="Only rows that failed so, e.g. decode_error. May be given several times.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -67,6 +74,7 @@ def plan(
 @config_options
 @stage_option
 @click.option("--retry-failed", is_flag=True, help="Try rows again that failed before.")
+@class_option
 @click.option("--rehash", is_flag=True, help="Hash every video again, whatever its times say.")
 @click.option(
     "--report",
@@ -80,6 +88,7 @@ def run(
     overrides: tuple[str, ...],
     stages: tuple[str, ...],
     retry_failed: bool,
+    classes: tuple[str, ...],
     rehash: bool,
     report_path: Path | None,
     quiet: bool,
@@ -88,14 +97,18 @@ def run(
 
     Example: symbio run configs/epic55_saoa_r50.yaml --stage verb --stage noun
     """
+    if classes and not retry_failed:
+        raise click.UsageError("--class goes with --retry-failed")
     with errors():
         from pipeline.commands import run_stages
+        from pipeline.reproduce import ConfigSource
 
         report = run_stages(
             load(config, overrides),
             make_console(),
             stages=stages or STAGES,
-            retry_failed=retry_failed,
+            retry_failed=classes or retry_failed,
+            source=ConfigSource(config, overrides),
             rehash=rehash,
             quiet=quiet,
             report_path=report_path,
@@ -135,13 +148,7 @@ def status(config: Path, overrides: tuple[str, ...], watch: bool) -> None:
 @click.command()
 @config_options
 @stage_option
-@click.option(
-    "--class",
-    "classes",
-    multiple=True,
-    metavar="CLASS",
-    help="Only rows that failed so, e.g. decode_error. May be given several times.",
-)
+@class_option
 @json_option
 def failures(
     config: Path,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -44,6 +47,8 @@ class RunLog:
         self._stages: dict[str, dict[str, Any]] = {}
         journal.event(
             "run_started",
+            command=shlex.join(["symbio", *sys.argv[1:]]),
+            folder=os.getcwd(),
             config=experiment.config.name,
             device=self._device,
             stages=list(stages),

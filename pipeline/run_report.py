@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pipeline.experiment import MissingVideo
 from pipeline.plan import StagePlan
 from pipeline.timings import Timings
+from pipeline.worker_board import WorkerLine
 from stores.base import Failure
 
 __all__ = ["Reporter", "RunReport", "StageReport", "stage_report", "write_report"]
@@ -30,6 +31,9 @@ class Reporter(Protocol):
 
     def advance(self, stage: str, rows: int) -> None:
         """So many more rows are computed, or failed."""
+
+    def show_workers(self, workers: Sequence[WorkerLine]) -> None:
+        """Who works on what has changed; none where the main process does all."""
 
     def say(self, text: str) -> None:
         """What a person should know now, such as which job was submitted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from pipeline.error_classes import Retry
 from pipeline.experiment import Experiment
 from pipeline.generations import open_generation
 from pipeline.plan import StagePlan, plan_aligned, plan_videos
@@ -16,7 +17,7 @@ __all__ = ["settled_report"]
 
 
 def settled_report(
-    experiment: Experiment, stages: Collection[str], *, retry_failed: bool
+    experiment: Experiment, stages: Collection[str], *, retry_failed: Retry
 ) -> RunReport | None:
     """What `run_experiment` would report if it has nothing to do; None if it may have something.
 
@@ -35,7 +36,7 @@ def settled_report(
 
 
 def _report(
-    experiment: Experiment, store: Store, stages: Collection[str], retry_failed: bool
+    experiment: Experiment, store: Store, stages: Collection[str], retry_failed: Retry
 ) -> RunReport | None:
     with_aligned = experiment.aligned.name in stages
     wanted = experiment.stages if with_aligned else {*experiment.video_stages} & {*stages}
@@ -46,7 +47,7 @@ def _report(
     videos = plan_videos(experiment, store, stages, retry_failed=retry_failed)
     plans: list[StagePlan[Any]] = list(videos.values())
     if with_aligned:
-        plans.append(plan_aligned(experiment, store, specs))
+        plans.append(plan_aligned(experiment, store, specs, retry_failed=retry_failed))
     if any(plan.todo for plan in plans):
         return None
     return RunReport([stage_report(plan) for plan in plans], experiment.missing_videos, False)

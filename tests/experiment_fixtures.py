@@ -12,6 +12,7 @@ from video_files import write_video
 
 from pipeline.config import ExperimentConfig
 from pipeline.config_file import parse_config
+from pipeline.worker_board import WorkerLine
 
 __all__ = ["BOXES_HEADER", "Silent", "make_experiment", "write_boxes", "write_labels"]
 
@@ -41,6 +42,8 @@ class Silent:
     def advance(self, stage: str, rows: int) -> None: ...
 
     def say(self, text: str) -> None: ...
+
+    def show_workers(self, workers: Sequence[WorkerLine]) -> None: ...
 
 
 def write_labels(path: Path, rows: Sequence[Sequence[Any]]) -> None:

@@ -7,7 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from cli_fixtures import symbio, write_experiment
+from cli_fixtures import symbio, table_rows, write_experiment
+
+from pipeline.journal_files import read_log, run_logs
+from stores.base import Failure
+from stores.registry import open_store
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +67,72 @@ def test_without_a_store_nothing_has_failed(tmp_path: Path) -> None:
     assert symbio("failures", config).out.strip() == "no row has failed"
     assert json.loads(symbio("failures", config, "--json").out)["failures"] == []
     assert not (tmp_path / "store").exists()
+
+
+def failed(config: Path, *options: str) -> dict[str, int]:
+    rows = table_rows(symbio("run", config, *options).out, ["made", "failed", "skipped"])
+    return {stage: int(row["failed"]) for stage, row in rows.items()}
+
+
+def tried(config: Path, *options: str) -> dict[str, int]:
+    """Rows of each stage that failed once more, of those that had failed before."""
+    report = config.parent / "report.json"
+    assert symbio("run", config, *options, "--quiet", "--report", report).code == 1
+    stages = json.loads(report.read_text())["stages"]
+    assert sum(stage["failed_before"] + len(stage["failures"]) for stage in stages) == 9
+    return {stage["stage"]: len(stage["failures"]) for stage in stages if stage["failures"]}
+
+
+def test_classes_choose_what_is_tried_again(config: Path) -> None:
+    assert tried(config) == {}
+    others = ("--class", "decode_error", "--class", "truncated_video")
+    assert tried(config, "--retry-failed", *others) == {}
+    all_failed = {"verb": 2, "noun": 2, "objects": 5}
+    assert tried(config, "--retry-failed", *others, "--class", "unreadable_video") == all_failed
+    assert tried(config, "--retry-failed") == all_failed
+    done = symbio("run", config, "--retry-failed", "--class", "unreadable_vide")
+    assert (done.code, "--class: got unreadable_vide, expected one of" in done.err) == (2, True)
+    done = symbio("run", config, "--class", "unreadable_video")
+    assert (done.code, "--class goes with --retry-failed" in done.err) == (2, True)
+
+
+def test_derived_rows_that_failed_are_left_alone_like_others(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path)
+    assert symbio("run", config, "--quiet").code == 0
+    with open_store(tmp_path / "store", mode="a") as store:
+        (info,) = (info for info in store.generations() if info.stage == "aligned")
+        aligned = store.generation("aligned", info.key)
+        key = aligned.keys()[0]
+        clip_id = aligned.infos([key])[0].clip_id
+        aligned.forget([key])
+        failure = Failure(key, clip_id, "kitchen_a", "OverflowError", "too large")
+        aligned.commit([], [failure])
+    assert failed(config)["aligned"] == 1
+    (found,) = json.loads(symbio("failures", config, "--json").out)["failures"]
+    assert (found["stage"], found["clip"], found["class"]) == ("aligned", clip_id, "not_finite")
+    assert failed(config, "--retry-failed", "--class", "not_finite")["aligned"] == 0
+    assert symbio("failures", config).out.strip() == "no row has failed"
+
+
+def test_a_log_has_each_failure_with_its_command(config: Path) -> None:
+    log = run_logs(config.parent / "store")[-1]
+    events = list(read_log(log))
+    assert events[0]["event"] == "run_started"
+    assert events[-1]["event"] == "run_finished"
+    found = [event for event in events if event["event"] == "failure"]
+    assert len(found) == 9
+    listed = json.loads(symbio("failures", config, "--json").out)["failures"]
+    assert {event["reproduce"] for event in found} == {row["reproduce"] for row in listed}
+
+
+def test_one_video_can_be_run_alone_and_its_rows_are_found(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path)
+    only = ("--set", "data.only.video_ids=[kitchen_b]")
+    assert symbio("run", config, *only, "--quiet").code == 0
+    rows = table_rows(symbio("run", config).out, ["made", "failed", "skipped"])
+    assert {stage: int(row["made"]) for stage, row in rows.items()} == {
+        "verb": 4,
+        "noun": 4,
+        "objects": 5,
+        "aligned": 4,
+    }

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.console import MAX_LINES_SHOWN, by_number, print_failures, print_missing, print_run
+from pipeline.console import (
+    MAX_LINES_SHOWN,
+    ProgressReporter,
+    by_number,
+    print_failures,
+    print_missing,
+    print_run,
+)
 from pipeline.experiment import MissingVideo
 from pipeline.run_report import RunReport, StageReport
 from pipeline.videos import Video
+from pipeline.worker_board import WorkerLine
 from stores.base import Failure
 
 
@@ -89,3 +98,18 @@ def test_many_missing_videos_are_a_few_lines_and_a_number() -> None:
     print_missing(Console(file=out, width=200), missing)
     lines = out.getvalue().splitlines()
     assert (len(lines), lines[-1]) == (21, "… and 5 more missing videos")
+
+
+def test_workers_stand_below_the_bars() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, no_color=True)
+    with ProgressReporter(console, quiet=False) as reporter:
+        reporter.start("verb", 10)
+        first = WorkerLine("worker 0", 1, "here", "", 3, ("P01_01", "P01_02"), 5)
+        reporter.show_workers([first, WorkerLine("worker 1", 2, "here", "")])
+        reporter.advance("verb", 10)
+    lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", out.getvalue()).splitlines()
+    places = [line.strip() for line in lines]
+    bar = max(place for place, line in enumerate(places) if line.startswith("verb"))
+    assert "worker 0: P01_01, P01_02 and 3 more" in places[bar + 1]
+    assert "worker 1: waiting" in places[bar + 2]
