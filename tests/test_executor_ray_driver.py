@@ -21,7 +21,7 @@ from pipeline.ray_cluster import import_ray
 
 pytestmark = pytest.mark.slow
 
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 240.0
 PROGRAM = "from cli import main; main()"
 RAY = ("executor.name=ray", "executor.workers=1")
 
@@ -76,16 +76,18 @@ def command(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def stored(folder: Path) -> list[dict[str, Any]]:
+def wait_for_rows(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Until a commit is in the log."""
     logs = folder / "store" / "logs"
-    return events(folder, "committed") if logs.exists() else []
+    wait_for(lambda: process.poll() is not None or (logs.exists() and events(folder, "committed")))
+    assert process.poll() is None, process.communicate()[0]
 
 
 def test_a_coordinator_that_is_killed_takes_its_actors_along(
     tmp_path: Path, undisturbed: Contents
 ) -> None:
     with command(tmp_path) as process:
-        wait_for(lambda: stored(tmp_path))
+        wait_for_rows(tmp_path, process)
         process.kill()
     (worker,) = events(tmp_path, "worker_started")
     wait_for(lambda: not is_alive(worker["pid"]))
@@ -101,7 +103,7 @@ def test_a_coordinator_that_is_killed_takes_its_actors_along(
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, undisturbed: Contents) -> None:
     with command(tmp_path) as process:
-        wait_for(lambda: stored(tmp_path))
+        wait_for_rows(tmp_path, process)
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
         output, _ = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130, output
