@@ -14,6 +14,7 @@ from store_cases import median_ratio, take_turns
 
 from extractors.geometry import Geometry
 from extractors.inference import memory_format_3d
+from pipeline.decode_limits import DecodeLimits
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import decode_video
 from pipeline.decoder import Decoder, create_decoder, default_processes, usable_cores
@@ -70,7 +71,7 @@ def bench_start(figures: Figures, material: Material, backbone: Backbone) -> Non
 
 
 def _start_decoder() -> Decoder:
-    return create_decoder(1, {}, stall_seconds=60.0, cores=usable_cores())
+    return create_decoder(1, {}, limits=DecodeLimits(60.0, 3600.0, None), cores=usable_cores())
 
 
 def _add_speeds(

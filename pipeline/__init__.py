@@ -17,7 +17,8 @@ Where to look:
                                            processes; ray_*
     jobs on a cluster                      config_slurm, slurm_task, task_journal, job_folder,
                                            job_states, merge, merge_commands
-    decoding for it                        decoder; decode_pool, decode_worker, frame_ring;
+    decoding for it                        decoder; decode_pool, decode_limits,
+                                           decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,
                                            journal_files, worker_board, status_view;

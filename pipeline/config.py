@@ -61,14 +61,18 @@ class EngineConfig(Section):
 
     ``decode_processes``: null is one beside a network on the CPU, else one per core but one; 0
     decodes in the main process. ``stall_seconds``: a decode process that says nothing for so long
-    is ended. ``commit_seconds``: finished rows wait no longer than this to be written.
-    ``cpu_threads``: of networks on a CPU; null is one for each core that a worker has.
+    is ended, and so is one that is busy with a video for ``video_seconds``. ``decode_memory_mib``:
+    what it may take beyond what it starts with; null is no limit. ``commit_seconds``: finished rows
+    wait no longer than this to be written. ``cpu_threads``: of networks on a CPU; null is one for
+    each core that a worker has.
     ``storage_seconds``: how long a store's folder that vanished is waited for.
     """
 
     cpu_threads: Count | None = None
     decode_processes: Natural | None = None
     stall_seconds: Positive = 600.0
+    video_seconds: Positive = 14_400.0
+    decode_memory_mib: Count | None = 8192
     commit_seconds: Positive = 300.0
     storage_seconds: Positive = 600.0
 

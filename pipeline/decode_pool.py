@@ -1,8 +1,8 @@
 """Processes that decode videos, and the watch over them.
 
-Each works on one video at a time. One that dies, or gives no sign of life, costs the rows of its
-video that it has not delivered; another takes its place. What is decoded ahead is bounded by the
-shared memory of each process.
+Each works on one video at a time. One that dies, gives no sign of life or takes too long costs the
+rows of its video that it has not delivered; another takes its place. What is decoded ahead is
+bounded by the shared memory of each process.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from multiprocessing import reduction
 from multiprocessing.connection import wait
 from typing import Any
 
+from pipeline.decode_limits import DecodeLimits, DecoderTimeout
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Decoded, Geometries
 from pipeline.decode_worker import Beat, Begun, Done, Free, Job, RowSent, run_worker
@@ -49,18 +50,18 @@ class DecodePool:
         processes: how many, at most.
         ring_nbytes: shared memory of each; rows that are larger take a slower way.
         num_threads: of each process's video decoder.
-        stall_seconds: a process that says nothing for so long is ended.
+        limits: of each.
     """
 
     def __init__(
-        self, *, processes: int, ring_nbytes: int, num_threads: int, stall_seconds: float
+        self, *, processes: int, ring_nbytes: int, num_threads: int, limits: DecodeLimits
     ) -> None:
         if processes < 1:
             raise ValueError(f"got {processes} decode processes, expected 1 or more")
         self._processes = processes
         self._ring_nbytes = ring_nbytes
         self._num_threads = num_threads
-        self._stall_seconds = stall_seconds
+        self._limits = limits
         self._false_starts = 0
         self._workers = [self._start_worker() for _ in range(processes)]
 
@@ -86,8 +87,9 @@ class DecodePool:
                 self._hand_out(pending, geometries)
                 yield from self._listen(pending)
                 for worker in list(self._workers):
-                    if worker.silent_seconds > self._stall_seconds:
-                        yield from self._give_up(worker, pending, hung=True)
+                    error = self._complaint(worker)
+                    if error is not None:
+                        yield from self._give_up(worker, pending, error)
         finally:
             self.close()
 
@@ -115,14 +117,34 @@ class DecodePool:
             try:
                 message = worker.connection.recv()
             except (EOFError, ConnectionError):
-                yield from self._give_up(worker, pending, hung=False)
+                yield from self._give_up(worker, pending, None)
                 continue
             if isinstance(message, Begun):
                 self._false_starts = 0
             yield from worker.take(message)
 
-    def _give_up(self, worker: _Worker, pending: _Pending, *, hung: bool) -> Iterator[Decoded]:
-        """End a process; the rows of its video that it has not delivered have failed."""
+    def _complaint(self, worker: _Worker) -> Exception | None:
+        """Why a process must be ended, if it must."""
+        limits = self._limits
+        if worker.silent_seconds > limits.stall_seconds:
+            return DecoderHung(
+                f"{worker.work.video.path}: nothing was read for {limits.stall_seconds:g} s, so "
+                "the process that decodes it was ended; the file is damaged or its disk is stuck. "
+                "Re-encode it, or raise engine.stall_seconds"
+            )
+        if worker.busy_seconds > limits.video_seconds:
+            return DecoderTimeout(
+                f"{worker.work.video.path}: got {worker.busy_seconds:,.0f} s of decoding without "
+                f"an end, expected at most {limits.video_seconds:g} s, so the process that decodes "
+                "it was ended; the file is damaged or very long. Re-encode it, or raise "
+                "engine.video_seconds"
+            )
+        return None
+
+    def _give_up(
+        self, worker: _Worker, pending: _Pending, error: Exception | None
+    ) -> Iterator[Decoded]:
+        """End a process, or find it ended; what of its video it has not delivered has failed."""
         self._workers.remove(worker)
         worker.end()
         if not worker.has_begun:  # its video is not to blame, and waits for another
@@ -135,24 +157,15 @@ class DecodePool:
                 )
             pending.put_back(worker.work)
             return
-        path = worker.work.video.path
-        error: Exception
-        if hung:
-            error = DecoderHung(
-                f"{path}: nothing was read for {self._stall_seconds:g} s, so the process that "
-                "decodes it was ended; the file is damaged or its disk is stuck. Re-encode it, or "
-                "raise engine.stall_seconds"
-            )
-        else:
-            error = DecoderDied(
-                f"{path}: the process that decodes it ended ({worker.fate}); the file is damaged, "
-                "or memory ran out. Re-encode it, or try again with --retry-failed"
-            )
+        why = error or DecoderDied(
+            f"{worker.work.video.path}: the process that decodes it ended ({worker.fate}); the "
+            "file is damaged, or memory ran out. Re-encode it, or try again with --retry-failed"
+        )
         for stage, rows in worker.undelivered().items():
-            yield Progress(stage, failures=[row_failure(row, error) for row in rows])
+            yield Progress(stage, failures=[row_failure(row, why) for row in rows])
 
     def _start_worker(self) -> _Worker:
-        return _Worker(self._ring_nbytes, self._num_threads)
+        return _Worker(self._ring_nbytes, self._num_threads, self._limits.memory_mib)
 
 
 class _Pending:
@@ -179,12 +192,13 @@ class _Pending:
 class _Worker:
     """The parent's end of one process."""
 
-    def __init__(self, ring_nbytes: int, num_threads: int) -> None:
+    def __init__(self, ring_nbytes: int, num_threads: int, memory_mib: int | None) -> None:
         context = start_context()
         self.connection, theirs = context.Pipe()
         descriptor = create_frame_file(ring_nbytes)
         self._memory = map_frames(descriptor, ring_nbytes)
-        self._process = context.Process(target=run_worker, args=(theirs, ring_nbytes, num_threads))
+        arguments = (theirs, ring_nbytes, num_threads, memory_mib)
+        self._process = context.Process(target=run_worker, args=arguments)
         self._process.daemon = True
         with without_main():
             self._process.start()
@@ -195,6 +209,7 @@ class _Worker:
         self._work: VideoWork | None = None
         self._left: dict[tuple[str, str], VideoRow] = {}
         self._heard_at = time.monotonic()
+        self._busy_seconds = 0.0
 
     @property
     def pid(self) -> int:
@@ -225,6 +240,11 @@ class _Worker:
         return time.monotonic() - self._heard_at
 
     @property
+    def busy_seconds(self) -> float:
+        """With its video, as it last said; what it waited for whoever takes rows is not counted."""
+        return self._busy_seconds if self.is_busy else 0.0
+
+    @property
     def fate(self) -> str:
         """How the process ended, in words."""
         code = self._process.exitcode
@@ -235,6 +255,7 @@ class _Worker:
     def start(self, job: Job) -> None:
         """Give it a video."""
         self._work = job.work
+        self._busy_seconds = 0.0
         self.has_begun = False
         self._left = {(name, row.key): row for name, rows in job.work.rows.items() for row in rows}
         self._heard_at = time.monotonic()
@@ -243,6 +264,8 @@ class _Worker:
     def take(self, message: object) -> Iterator[Decoded]:
         """What a message means."""
         self._heard_at = time.monotonic()
+        if isinstance(message, RowSent | Beat):
+            self._busy_seconds = message.busy_seconds
         if isinstance(message, RowSent):
             yield self._row(message)
             if message.offset is not None:

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 
 from extractors.file_stamp import check_entry
 from extractors.geometry import Geometry
+from extractors.inference import is_out_of_memory
 from extractors.video import VideoError, VideoReader
+from pipeline.decode_limits import DecoderMemory
 from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
 from pipeline.promises import check_length, check_segment
 from pipeline.rows import VideoRow
@@ -31,6 +33,7 @@ def decode_video(
     geometries: Geometries,
     *,
     num_threads: int = 0,
+    memory_mib: int | None = None,
 ) -> Iterator[Decoded]:
     """Rows of one video as they are complete; what cannot be decoded becomes failures.
 
@@ -38,6 +41,7 @@ def decode_video(
         work: the video and its rows.
         geometries: by stage.
         num_threads: of the decoder; 0 leaves the number to it.
+        memory_mib: limit of this process, for messages.
     """
     left = {(name, row.key): row for name, rows in work.rows.items() for row in rows}
     try:
@@ -48,7 +52,8 @@ def decode_video(
             else:
                 del left[item.stage, item.row.key]
             yield item
-    except Exception as error:  # whatever a damaged file does to a library concerns this video
+    except Exception as met:  # whatever a damaged file does to a library concerns this video
+        error = _out_of_memory(work.video, met, memory_mib) if is_out_of_memory(met) else met
         for name in work.rows:
             failures = [
                 row_failure(row, error) for (stage, _), row in left.items() if stage == name
@@ -80,6 +85,15 @@ def _decode(
             if video.stamp is not None:
                 check_entry(video.path, video.stamp[0])
             yield row
+
+
+def _out_of_memory(video: Video, error: Exception, memory_mib: int | None) -> DecoderMemory:
+    limit = "" if memory_mib is None else f" within engine.decode_memory_mib: {memory_mib}"
+    raised = "" if memory_mib is None else ", or raise that limit if the machine has more"
+    return DecoderMemory(
+        f"{video.path}: got no more memory to decode it ({error}), expected it to fit{limit}; the "
+        f"file is damaged or its frames are very large. Re-encode it{raised}"
+    )
 
 
 def _objection(row: VideoRow, opened: VideoReader, video: Video) -> VideoError | None:

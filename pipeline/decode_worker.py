@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from extractors import heartbeat
+from pipeline.decode_limits import DecoderMemory, limit_memory
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Geometries, decode_video
 from pipeline.frame_ring import RingLayout, map_frames
@@ -50,7 +51,12 @@ class Begun:
 
 @dataclass(frozen=True)
 class Beat:
-    """Child to parent: something is being read, though no row is complete."""
+    """Child to parent: something is being read, though no row is complete.
+
+    ``busy_seconds``: with the video so far, without what it waited for the parent.
+    """
+
+    busy_seconds: float
 
 
 @dataclass(frozen=True)
@@ -67,17 +73,21 @@ class RowSent:
     shape: tuple[int, ...]
     clamped: bool
     timings: Timings
+    busy_seconds: float
     offset: int | None
     frames: npt.NDArray[np.uint8] | None = None
 
 
-def run_worker(connection: Connection, ring_nbytes: int, num_threads: int) -> None:
+def run_worker(
+    connection: Connection, ring_nbytes: int, num_threads: int, memory_mib: int | None
+) -> None:
     """Decode what the parent sends until it hangs up.
 
     Args:
         connection: to the parent, who first sends the descriptor of the shared file.
         ring_nbytes: size of that file.
         num_threads: of the video decoder.
+        memory_mib: see `DecodeLimits`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(1)  # beside other processes, threads of its own only get in the way
@@ -87,12 +97,15 @@ def run_worker(connection: Connection, ring_nbytes: int, num_threads: int) -> No
         os.close(descriptor)
         heartbeat.listen(outlet.beat)
         Thread(target=end_with_parent, name="parent", daemon=True).start()
-        while True:
+        if memory_mib is not None:
+            limit_memory(memory_mib)
+        whole = True
+        while whole:
             message = connection.recv()
             if isinstance(message, Free):
                 outlet.free()
             else:
-                _decode(message, outlet, num_threads)
+                whole = _decode(message, outlet, num_threads, memory_mib)
     except (EOFError, ConnectionError):
         return  # the parent is gone or needs no more
 
@@ -105,15 +118,20 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
-def _decode(job: Job, outlet: _Outlet, num_threads: int) -> None:
-    outlet.send(Begun())
-    decoded = decode_video(job.work, job.geometries, num_threads=num_threads)
-    for item in decoded:
+def _decode(job: Job, outlet: _Outlet, num_threads: int, memory_mib: int | None) -> bool:
+    """Whether this process is still good for another video: it has not run out of memory."""
+    whole = True
+    outlet.begin()
+    for item in decode_video(
+        job.work, job.geometries, num_threads=num_threads, memory_mib=memory_mib
+    ):
         if isinstance(item, Progress):
+            whole &= all(f.error_class != DecoderMemory.__name__ for f in item.failures)
             outlet.send(item)
         else:
             outlet.send_row(item)
     outlet.send(Done())
+    return whole
 
 
 class _Outlet:
@@ -123,15 +141,28 @@ class _Outlet:
         self._connection = connection
         self._memory = memory
         self._ring = RingLayout(memory.nbytes)
-        self._spoke_at = time.monotonic()
+        self._spoke_at = self._begun_at = time.monotonic()
+        self._waited_seconds = 0.0
+
+    def begin(self) -> None:
+        """A video begins."""
+        self._begun_at, self._waited_seconds = time.monotonic(), 0.0
+        self.send(Begun())
+
+    @property
+    def busy_seconds(self) -> float:
+        """With this video, without what it waited for the parent."""
+        return time.monotonic() - self._begun_at - self._waited_seconds
 
     def send(self, message: object) -> None:
+        began = time.monotonic()
         self._connection.send(message)
         self._spoke_at = time.monotonic()
+        self._waited_seconds += self._spoke_at - began
 
     def beat(self) -> None:
         if time.monotonic() - self._spoke_at >= BEAT_SECONDS:
-            self.send(Beat())
+            self.send(Beat(self.busy_seconds))
 
     def free(self) -> None:
         self._ring.free_oldest()
@@ -152,13 +183,16 @@ class _Outlet:
                 shape=shape,
                 clamped=row.clamped,
                 timings=row.timings,
+                busy_seconds=self.busy_seconds,
                 offset=offset,
                 frames=None if fits else np.stack(row.frames),
             )
         )
 
     def _wait_for_room(self, nbytes: int) -> int:
+        began = time.monotonic()
         while (offset := self._ring.allocate(nbytes)) is None:
             self._connection.recv()  # while a job runs, only Free comes
             self.free()
+        self._waited_seconds += time.monotonic() - began
         return offset

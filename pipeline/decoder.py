@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Protocol
 
+from pipeline.decode_limits import DecodeLimits
 from pipeline.decode_pool import DecodePool
 from pipeline.decode_videos import Decoded, Geometries, decode_video
 from pipeline.prefetch import prefetch
@@ -50,7 +51,7 @@ class ThreadDecoder:
 
 
 def create_decoder(
-    processes: int, batch_nbytes: Mapping[str, int], *, stall_seconds: float, cores: int
+    processes: int, batch_nbytes: Mapping[str, int], *, limits: DecodeLimits, cores: int
 ) -> Decoder:
     """A decoder for stages with batches of these sizes.
 
@@ -58,7 +59,7 @@ def create_decoder(
         processes: to decode in; 0 decodes in a thread.
         batch_nbytes: of each stage's frames of one batch. Processes may be one batch of every stage
             ahead, so that there is always a next one.
-        stall_seconds: see `DecodePool`.
+        limits: of each process; a thread has none.
         cores: that the processes may use.
     """
     if processes == 0:
@@ -68,7 +69,7 @@ def create_decoder(
         processes=processes,
         ring_nbytes=max(ahead, LEAST_RING_NBYTES),
         num_threads=max(1, cores // processes),
-        stall_seconds=stall_seconds,
+        limits=limits,
     )
 
 

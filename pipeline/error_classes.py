@@ -21,6 +21,8 @@ ERROR_CLASSES = {
     "decode_error": ("FrameDecodeError",),
     "video_changed": ("VideoChanged",),
     "decoder_hung": ("DecoderHung",),
+    "decoder_timeout": ("DecoderTimeout",),
+    "decoder_memory": ("DecoderMemory",),
     "decoder_died": ("DecoderDied",),
     "worker_died": ("WorkerDied",),
     "bad_input": ("ValueError",),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pipeline.decode_limits import DecodeLimits
 from pipeline.experiment import Experiment
 from pipeline.patience import Patience
 from pipeline.stages import ObjectsStage, VideoStage
@@ -31,7 +32,9 @@ def make_setup(experiment: Experiment, generations: Mapping[str, FeatureStore]) 
         cores=None,
         cpu_threads=engine.cpu_threads,
         decode_processes=engine.decode_processes,
-        stall_seconds=engine.stall_seconds,
+        decode_limits=DecodeLimits(
+            engine.stall_seconds, engine.video_seconds, engine.decode_memory_mib
+        ),
         commit_seconds=engine.commit_seconds,
         storage_seconds=engine.storage_seconds,
     )

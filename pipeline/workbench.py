@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from extractors.base import ClipExtractor, FrameExtractor
+from pipeline.decode_limits import DecodeLimits
 from pipeline.decoder import Decoder, create_decoder, default_processes, usable_cores
 from pipeline.errors import ConfigError
 from pipeline.generations import create_network
@@ -41,7 +42,8 @@ class Setup:
         cores: CPU cores the worker may use; None is all of the process.
         cpu_threads: of networks on a CPU; None is one for each core.
         decode_processes: None is one beside a network on the CPU, else one for each core but one.
-        stall_seconds, commit_seconds, storage_seconds: see ``engine`` in the config.
+        decode_limits: of each decode process.
+        commit_seconds, storage_seconds: see ``engine`` in the config.
     """
 
     stages: Mapping[str, VideoStage]
@@ -52,7 +54,7 @@ class Setup:
     cores: int | None
     cpu_threads: int | None
     decode_processes: int | None
-    stall_seconds: float
+    decode_limits: DecodeLimits
     commit_seconds: float
     storage_seconds: float
 
@@ -118,7 +120,7 @@ def start_decoder(setup: Setup, *, num_videos: int) -> Decoder:
     return create_decoder(
         min(processes, num_videos),
         {name: stage.batch_nbytes for name, stage in setup.stages.items()},
-        stall_seconds=setup.stall_seconds,
+        limits=setup.decode_limits,
         cores=cores,
     )
 

@@ -16,10 +16,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from decode_child import EndlessVideo, GreedyVideo, HarmfulVideo
 from video_files import write_video
 
 from extractors.geometry import square
 from pipeline import decode_pool
+from pipeline.decode_limits import DecodeLimits
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_pool import DecodePool
 from pipeline.decode_videos import decode_video
@@ -44,9 +46,11 @@ def work(path: Path, *, clips: int = 3) -> VideoWork:
     return VideoWork(Video(video_id, path, "file", None, None), {"verb": verb, "objects": objects})
 
 
-def pool(**options: float) -> DecodePool:
-    settings = {"processes": 2, "ring_nbytes": 2**20, "num_threads": 1, "stall_seconds": 60.0}
-    return DecodePool(**{**settings, **options})  # type: ignore[arg-type]
+def pool(**options: float | None) -> DecodePool:
+    settings = {"processes": 2, "ring_nbytes": 2**20, "num_threads": 1}
+    limits = {"stall_seconds": 60.0, "video_seconds": 60.0, "memory_mib": None}
+    limits |= {name: options.pop(name) for name in limits.keys() & options.keys()}
+    return DecodePool(**{**settings, **options}, limits=DecodeLimits(**limits))  # type: ignore[arg-type]
 
 
 def collect(decoder: DecodePool, works: Sequence[VideoWork]) -> tuple[dict, dict]:
@@ -158,6 +162,72 @@ def test_time_that_the_networks_take_is_not_silence(
         frames += item is not None
         passed += 1000.0
     assert frames == 15
+
+
+@pytest.mark.parametrize("after_a_row", [False, True])
+def test_a_process_that_never_ends_costs_its_video(videos: list[Path], after_a_row: bool) -> None:
+    """It gives signs of life all the time, and rows of other videos go on coming."""
+    endless = replace_video(work(videos[0]), EndlessVideo, after_a_row)
+    decoder = pool(processes=1, video_seconds=1.5, stall_seconds=600.0)
+    frames, failures = collect(decoder, [endless, work(videos[1])])
+    assert {kind for kind, _ in failures.values()} == {"DecoderTimeout"}
+    for _, message in failures.values():
+        assert message.startswith(f"{videos[0]}: got ")
+        assert "expected at most 1.5 s" in message
+        assert "raise engine.video_seconds" in message
+    assert len(failures) == (4 if after_a_row else 5)
+    assert len(frames) == (6 if after_a_row else 5)
+
+
+def test_time_that_networks_take_is_not_the_videos(videos: list[Path]) -> None:
+    """The process waits for room in its ring, or to be listened to, longer than it may take."""
+    decoder = pool(processes=1, ring_nbytes=4 * 16 * 16 * 3, video_seconds=2.0)
+    rows = 0
+    one = work(videos[0], clips=6)
+    for item in decoder.decode([one], GEOMETRIES):
+        assert not isinstance(item, Progress)
+        if item is not None:
+            rows += 1
+            time.sleep(0.6)
+    assert rows == 8
+
+
+@pytest.mark.parametrize("after_a_row", [False, True])
+def test_a_process_that_wants_all_memory_costs_its_video(
+    videos: list[Path], after_a_row: bool
+) -> None:
+    greedy = replace_video(work(videos[0]), GreedyVideo, after_a_row)
+    decoder = pool(processes=1, memory_mib=300)
+    (first,) = decoder.pids
+    frames, failures = {}, {}
+    pids = set()
+    for item in decoder.decode([greedy, work(videos[1])], GEOMETRIES):
+        pids |= set(decoder.pids)
+        if isinstance(item, Progress):
+            failures |= {f.row_key: (f.error_class, f.message) for f in item.failures}
+        elif item is not None:
+            frames[item.row.key] = item
+    assert {kind for kind, _ in failures.values()} == {"DecoderMemory"}
+    for _, message in failures.values():
+        assert message.startswith(f"{videos[0]}: got no more memory to decode it (")
+        assert "expected it to fit within engine.decode_memory_mib: 300" in message
+    assert len(failures) == (4 if after_a_row else 5)
+    assert len(frames) == (6 if after_a_row else 5)
+    assert pids > {first}  # what such a process has left is not for another video
+
+
+def test_videos_that_want_all_memory_one_after_the_other(videos: list[Path]) -> None:
+    works = [replace_video(work(path), GreedyVideo, False) for path in [*videos, *videos]]
+    frames, failures = collect(pool(processes=1, memory_mib=300), works)
+    assert frames == {}
+    assert {kind for kind, _ in failures.values()} == {"DecoderMemory"}
+
+
+def replace_video(one: VideoWork, kind: type[HarmfulVideo], after_a_row: bool) -> VideoWork:
+    """The first row that comes looks at frame 0 only."""
+    video = one.video
+    harmful = kind(video.video_id, video.path, "file", None, None, well_until=int(after_a_row))
+    return VideoWork(harmful, one.rows)
 
 
 def test_whoever_waits_is_woken(videos: list[Path]) -> None:
