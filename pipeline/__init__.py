@@ -17,7 +17,7 @@ Where to look:
                                            processes; ray_*
     jobs on a cluster                      config_slurm, slurm_task, task_journal, job_folder,
                                            job_states, merge, merge_commands
-    decoding for it                        decoder; decode_pool, decode_limits,
+    decoding for it                        decoder; decode_pool, decode_process, decode_limits,
                                            decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
     what it says                           run_report, timings, console, head_console; journal,

@@ -7,31 +7,20 @@ bounded by the shared memory of each process.
 
 from __future__ import annotations
 
-import math
-import os
-import signal
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
-from multiprocessing import reduction
 from multiprocessing.connection import wait
-from typing import Any
 
 from pipeline.decode_limits import DecodeLimits, DecoderTimeout
-from pipeline.decode_pass import DecodedRow
+from pipeline.decode_process import DecodeProcess
 from pipeline.decode_videos import Decoded, Geometries
-from pipeline.decode_worker import Beat, Begun, Done, Free, Job, RowSent, run_worker
-from pipeline.frame_ring import create_frame_file, map_frames
-from pipeline.processes import start_context, without_main
-from pipeline.rows import VideoRow
+from pipeline.decode_worker import Begun, Job
 from pipeline.work import Progress, VideoWork, row_failure
 
 __all__ = ["DecodePool", "DecoderDied", "DecoderHung"]
 
 LOOK_SECONDS = 1.0  # how often silent processes are looked at
-JOIN_SECONDS = 10.0
 MOST_FALSE_STARTS = 3
 
 
@@ -123,7 +112,7 @@ class DecodePool:
                 self._false_starts = 0
             yield from worker.take(message)
 
-    def _complaint(self, worker: _Worker) -> Exception | None:
+    def _complaint(self, worker: DecodeProcess) -> Exception | None:
         """Why a process must be ended, if it must."""
         limits = self._limits
         if worker.silent_seconds > limits.stall_seconds:
@@ -142,7 +131,7 @@ class DecodePool:
         return None
 
     def _give_up(
-        self, worker: _Worker, pending: _Pending, error: Exception | None
+        self, worker: DecodeProcess, pending: _Pending, error: Exception | None
     ) -> Iterator[Decoded]:
         """End a process, or find it ended; what of its video it has not delivered has failed."""
         self._workers.remove(worker)
@@ -164,8 +153,8 @@ class DecodePool:
         for stage, rows in worker.undelivered().items():
             yield Progress(stage, failures=[row_failure(row, why) for row in rows])
 
-    def _start_worker(self) -> _Worker:
-        return _Worker(self._ring_nbytes, self._num_threads, self._limits.memory_mib)
+    def _start_worker(self) -> DecodeProcess:
+        return DecodeProcess(self._ring_nbytes, self._num_threads, self._limits.memory_mib)
 
 
 class _Pending:
@@ -187,122 +176,3 @@ class _Pending:
     def put_back(self, work: VideoWork) -> None:
         """Let another process have a video."""
         self._first.appendleft(work)
-
-
-class _Worker:
-    """The parent's end of one process."""
-
-    def __init__(self, ring_nbytes: int, num_threads: int, memory_mib: int | None) -> None:
-        context = start_context()
-        self.connection, theirs = context.Pipe()
-        descriptor = create_frame_file(ring_nbytes)
-        self._memory = map_frames(descriptor, ring_nbytes)
-        arguments = (theirs, ring_nbytes, num_threads, memory_mib)
-        self._process = context.Process(target=run_worker, args=arguments)
-        self._process.daemon = True
-        with without_main():
-            self._process.start()
-        theirs.close()
-        reduction.send_handle(self.connection, descriptor, self._process.pid)
-        os.close(descriptor)
-        self.has_begun = False
-        self._work: VideoWork | None = None
-        self._left: dict[tuple[str, str], VideoRow] = {}
-        self._heard_at = time.monotonic()
-        self._busy_seconds = 0.0
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return int(self._process.pid)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has a video."""
-        return self._work is not None
-
-    @property
-    def work(self) -> VideoWork:
-        """Its video.
-
-        Raises:
-            RuntimeError: it has none.
-        """
-        if self._work is None:
-            raise RuntimeError("got a decode process without a video, expected a busy one")
-        return self._work
-
-    @property
-    def silent_seconds(self) -> float:
-        """Since it last spoke while it had something to do."""
-        if not self.is_busy or self.connection.poll():
-            return 0.0
-        return time.monotonic() - self._heard_at
-
-    @property
-    def busy_seconds(self) -> float:
-        """With its video, as it last said; what it waited for whoever takes rows is not counted."""
-        return self._busy_seconds if self.is_busy else 0.0
-
-    @property
-    def fate(self) -> str:
-        """How the process ended, in words."""
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            return f"signal {signal.Signals(-code).name}"
-        return f"exit code {code}"
-
-    def start(self, job: Job) -> None:
-        """Give it a video."""
-        self._work = job.work
-        self._busy_seconds = 0.0
-        self.has_begun = False
-        self._left = {(name, row.key): row for name, rows in job.work.rows.items() for row in rows}
-        self._heard_at = time.monotonic()
-        self._send(job)
-
-    def take(self, message: object) -> Iterator[Decoded]:
-        """What a message means."""
-        self._heard_at = time.monotonic()
-        if isinstance(message, RowSent | Beat):
-            self._busy_seconds = message.busy_seconds
-        if isinstance(message, RowSent):
-            yield self._row(message)
-            if message.offset is not None:
-                self._send(Free())
-            self._heard_at = time.monotonic()  # it may have waited for room until now
-        elif isinstance(message, Progress):
-            for failure in message.failures:
-                del self._left[message.stage, failure.row_key]
-            yield message
-        elif isinstance(message, Done):
-            self._work = None
-        elif isinstance(message, Begun):
-            self.has_begun = True
-        elif not isinstance(message, Beat):
-            raise TypeError(f"got a {type(message).__name__} from a decode process")
-
-    def undelivered(self) -> dict[str, list[VideoRow]]:
-        """The rows of its video that did not come, by stage."""
-        rows: dict[str, list[VideoRow]] = {}
-        for (stage, _), row in self._left.items():
-            rows.setdefault(stage, []).append(row)
-        return rows
-
-    def end(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-        self._process.join(JOIN_SECONDS)
-        self.connection.close()
-
-    def _row(self, message: RowSent) -> DecodedRow:
-        row = self._left.pop((message.stage, message.key))
-        frames: Any = message.frames
-        if message.offset is not None:
-            flat = self._memory[message.offset : message.offset + math.prod(message.shape)]
-            frames = flat.reshape(message.shape)
-        return DecodedRow(message.stage, row, frames, message.clamped, message.timings)
-
-    def _send(self, message: Job | Free) -> None:
-        with suppress(ConnectionError):  # it has died since; listening to it finds out
-            self.connection.send(message)
