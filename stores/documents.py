@@ -1,10 +1,30 @@
 """The files of a store that only other programs read, and that can be made again at any time."""
 
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 from stores.durable import replace_file
 from stores.formats import shard_format
 from stores.layout import GenerationLayout
+
+_TIMES_AS_LONG = 10.0
+
+
+class NowAndThen:
+    """Something that is written again and again, but takes a tenth of the time at most."""
+
+    def __init__(self, min_seconds: float) -> None:
+        self._min_seconds = min_seconds
+        self._due_seconds = monotonic() + min_seconds
+
+    def write_if_due(self, write: Callable[[], None]) -> None:
+        """Call `write`, unless that was done a short while ago."""
+        began = monotonic()
+        if began >= self._due_seconds:
+            write()
+            ended = monotonic()
+            self._due_seconds = ended + max(self._min_seconds, _TIMES_AS_LONG * (ended - began))
 
 
 def write_documents(layout: GenerationLayout, rows: int) -> None:

@@ -102,8 +102,17 @@ def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
     Args:
         durable: wait for the disk; not needed for files that can be made again from others.
     """
-    with open_folder(path.parent) as parent, _naming(path, f"while writing {len(data):,} bytes"):
-        temp = _write_temp(parent, path.name, [data], durable=durable)
+    _replace(path, [data], f"while writing {len(data):,} bytes", durable=durable)
+
+
+def replace_by_blocks(path: Path, blocks: Iterable[Block]) -> None:
+    """Do as `replace_file` with what comes block by block, not durably."""
+    _replace(path, blocks, "while writing it", durable=False)
+
+
+def _replace(path: Path, blocks: Iterable[Block], action: str, *, durable: bool) -> None:
+    with open_folder(path.parent) as parent, _naming(path, action):
+        temp = _write_temp(parent, path.name, blocks, durable=durable)
         try:
             os.rename(temp, path.name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:

@@ -1,7 +1,6 @@
 """One generation in a folder: the contract of `FeatureStore` over shards and manifest."""
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,12 +10,13 @@ from numpy.typing import NDArray
 
 from stores.base import CorruptRowError, FeatureStore, MissingRowsError, read_only_error
 from stores.checks import allocate, wanted_outputs
-from stores.documents import write_documents
+from stores.documents import NowAndThen, write_documents
 from stores.formats import shard_format
 from stores.index_file import write_index
 from stores.layout import STAGE_FILE, GenerationLayout
 from stores.lock import ReaderLock
 from stores.manifest import LoadedRows, Manifest
+from stores.manifest_db import DamagedManifestError, advice
 from stores.manifest_writer import ManifestWriter
 from stores.records import Failure, Problem, Receipt, Row, RowInfo, name_some
 from stores.repair import repair_generation, rewrite_shards
@@ -63,7 +63,8 @@ class FolderGeneration(FeatureStore):
         self._is_saved = True  # index.bin holds all that was committed through this object
         self._guard: ReaderLock | None = None  # taken before anything is read
         self._changing = threading.RLock()
-        self._csv_time = time.monotonic()
+        self._documents = NowAndThen(0)
+        self._listing = NowAndThen(SECONDS_BETWEEN_CSV)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_writer": None, "_changing": None, "_guard": None}
@@ -158,9 +159,8 @@ class FolderGeneration(FeatureStore):
                 first = receipt.shard * self.rows_per_shard
                 packed = pack_keys(key for key, _ in receipt.slots.values())
                 index.add(packed, [first + slot for slot in receipt.slots])
-            write_documents(self.layout, index.end)
-            if time.monotonic() - self._csv_time > SECONDS_BETWEEN_CSV:
-                self._export(manifest)
+            self._documents.write_if_due(lambda: write_documents(self.layout, index.end))
+            self._listing.write_if_due(lambda: write_rows_csv(self.layout, manifest))
 
     def clear_failures(self, keys: Iterable[str]) -> None:
         """See `FeatureStore.clear_failures`."""
@@ -185,7 +185,11 @@ class FolderGeneration(FeatureStore):
         with self._needing_storage():
             found = self._manifest.infos(self.stage, self.key, keys)
         if len(found) < len(keys):
-            raise MissingRowsError(self.stage, self.missing(keys))
+            if missing := self.missing(keys):
+                raise MissingRowsError(self.stage, missing)
+            raise DamagedManifestError(  # index.bin knows better
+                f"got no record of a row of {self.stage!r} in {advice(self._manifest.path)}"
+            )
         return found
 
     def failures(self) -> list[Failure]:
@@ -219,10 +223,11 @@ class FolderGeneration(FeatureStore):
             return
         with self._needing_storage(), self._changing:
             if self._loaded and not self._is_saved:
+                write_documents(self.layout, self._loaded.rows.end)
                 write_index(self.path, self._loaded.rows)
                 self._is_saved = True
             if self._manifest.csv_crc(self.stage, self.key) is None:
-                self._export(self._writer)
+                write_rows_csv(self.layout, self._writer)
 
     def _load(self) -> LoadedRows:
         if self._guard is None:
@@ -245,10 +250,6 @@ class FolderGeneration(FeatureStore):
         if self._writer is None:
             raise read_only_error(self.path)
         return self._writer
-
-    def _export(self, manifest: ManifestWriter) -> None:
-        write_rows_csv(self.layout, manifest)
-        self._csv_time = time.monotonic()
 
     def _check_receipt(self, receipt: Receipt) -> None:
         if (receipt.stage, receipt.key) != (self.stage, self.key):

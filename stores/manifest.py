@@ -10,7 +10,7 @@ SQLite must lie on a local disk: its locks do not hold on network file systems.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,19 @@ class Manifest:
             generation = find_generation(connection, stage, key)
             rows = connection.execute(query, (generation.id,))
             return [_as_row(record, lenient) for record in rows]
+
+    def records(self, stage: str, key: str) -> Iterator[Sequence[Any]]:
+        """Yield row key, shard, slot and the fields of `RowInfo`, in the order of row numbers.
+
+        Raises:
+            DamagedManifestError: a row is not as it was committed.
+        """
+        query = "SELECT * FROM rows WHERE generation = ? ORDER BY shard, slot"
+        with self._reading() as connection:
+            generation = find_generation(connection, stage, key)
+            for record in connection.execute(query, (generation.id,)):
+                _, row_key, shard, slot, _, *info = unseal("row", record)
+                yield (row_key, shard, slot, *info)
 
     def infos(self, stage: str, key: str, row_keys: Iterable[str]) -> list[RowInfo]:
         """Return what rows are about, in the order of the keys; rows that are gone have none."""

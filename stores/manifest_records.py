@@ -246,6 +246,12 @@ def find_failures(connection: sqlite3.Connection, generation: int) -> list[Failu
     return [Failure(row_key.hex(), *values) for _, row_key, *values in records]
 
 
+def has_failures(connection: sqlite3.Connection, generation: int) -> bool:
+    """Return whether a generation has any failures."""
+    query = "SELECT 1 FROM failures WHERE generation = ? LIMIT 1"
+    return connection.execute(query, (generation,)).fetchone() is not None
+
+
 def insert_failure(connection: sqlite3.Connection, generation: int, failure: Failure) -> None:
     """Record a failure in place of an earlier one of the same row."""
     values = (generation, pack_keys([failure.row_key]), *astuple(failure)[1:])

@@ -27,6 +27,7 @@ from stores.manifest_records import (
     MAX_SHARDS,
     delete_rows,
     find_generation,
+    has_failures,
     insert_failure,
     insert_generation,
     insert_shard,
@@ -35,6 +36,9 @@ from stores.manifest_records import (
 )
 from stores.records import Failure, Receipt
 from stores.row_keys import pack_keys
+
+_CACHE_KIB = 64 * 2**10
+_LOG_PAGES = 2**14  # of 4 KiB
 
 
 class ManifestWriter(Manifest):
@@ -94,6 +98,10 @@ class ManifestWriter(Manifest):
                 raise ChangedRecordError(f"version {version}, expected {SCHEMA_VERSION},")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            # Row keys are hashes, so that each row is on another page: keep pages in memory, and
+            # write them to their places only after many rows.
+            self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             self._connection.execute("PRAGMA foreign_keys = ON")
         with self.transaction() as connection:
             if not filled:
@@ -189,11 +197,12 @@ class ManifestWriter(Manifest):
             # A row that is stored has not failed; only these may be both.
             touched = [row_key for receipt in receipts for row_key, _ in receipt.slots.values()]
             touched += [failure.row_key for failure in failures]
-            connection.executemany(
-                "DELETE FROM failures WHERE generation = ?1 AND row_key = ?2 AND EXISTS "
-                "(SELECT 1 FROM rows WHERE generation = ?1 AND row_key = ?2)",
-                [(generation.id, pack_keys([row_key])) for row_key in touched],
-            )
+            if has_failures(connection, generation.id):
+                connection.executemany(
+                    "DELETE FROM failures WHERE generation = ?1 AND row_key = ?2 AND EXISTS "
+                    "(SELECT 1 FROM rows WHERE generation = ?1 AND row_key = ?2)",
+                    [(generation.id, pack_keys([row_key])) for row_key in touched],
+                )
             update_generation(connection, generation._replace(csv_crc=None))
         self._found.pop((stage, key), None)
 

@@ -1,16 +1,19 @@
 """rows.csv: what each row of the arrays is, for people without this program.
 
-Rewritten whole when the store is closed, at most once a minute while rows are committed, and
-when the store is opened for writing and finds it behind or changed.
+Rewritten whole when the store is closed, now and then while rows are committed, and when the
+store is opened for writing and finds it behind or changed.
 """
 
 import csv
 import dataclasses
 import io
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from crc32c import crc32c
 
-from stores.durable import replace_file
+from stores.durable import replace_by_blocks
 from stores.layout import GenerationLayout
 from stores.manifest import Manifest
 from stores.manifest_writer import ManifestWriter
@@ -19,6 +22,7 @@ from stores.untrusted import NoPlainFileError, open_plain_file
 
 ROWS_FILE = "rows.csv"
 _BLOCK_NBYTES = 2**20
+_LINES_PER_BLOCK = 2**13
 HEADER = (
     "row",
     "row_key",
@@ -60,16 +64,26 @@ def write_rows_csv(layout: GenerationLayout, manifest: ManifestWriter) -> None:
     `row` is the index along the arrays' first axis, empty for failures; `status` is "ok" or
     the failure's error class and message.
     """
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(HEADER)
-    for row in manifest.rows(layout.stage, layout.key):
-        number = row.shard * layout.rows_per_shard + row.slot
-        lines.writerow([number, row.row_key, *row.info.to_json(), "ok"])
+    crc, all_lines = 0, _lines(layout, manifest)
+
+    def blocks() -> Iterator[bytes]:
+        nonlocal crc
+        for lines in iter(lambda: list(itertools.islice(all_lines, _LINES_PER_BLOCK)), []):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(lines)
+            block = text.getvalue().encode()
+            crc = crc32c(block, crc)
+            yield block
+
+    replace_by_blocks(layout.path / ROWS_FILE, blocks())
+    manifest.set_csv_crc(layout.stage, layout.key, crc)
+
+
+def _lines(layout: GenerationLayout, manifest: ManifestWriter) -> Iterator[Sequence[Any]]:
+    yield HEADER
+    for row_key, shard, slot, *info in manifest.records(layout.stage, layout.key):
+        yield (shard * layout.rows_per_shard + slot, row_key.hex(), *info, "ok")
     blank = [""] * (len(HEADER) - 5)
     for failure in manifest.failures(layout.stage, layout.key):
         status = f"failed: {failure.error_class}: {failure.message}"
-        lines.writerow(["", failure.row_key, failure.clip_id, failure.video_id, *blank, status])
-    data = text.getvalue().encode()
-    replace_file(layout.path / ROWS_FILE, data, durable=False)
-    manifest.set_csv_crc(layout.stage, layout.key, crc32c(data))
+        yield ("", failure.row_key, failure.clip_id, failure.video_id, *blank, status)

@@ -173,6 +173,7 @@ def test_documents_that_were_not_written_are_written_later(
         site.vanish()
         write_documents(*arguments)
 
+    monkeypatch.setattr("stores.documents.monotonic", lambda: 1e12)  # it is time to write them
     monkeypatch.setattr("stores.folder_generation.write_documents", lose)
     with pytest.raises(StorageUnavailableError):
         site.made.commit([receipt])

@@ -12,6 +12,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from store_suite import (
 )
 
 from stores import ArraySpec, Receipt, Row, RowInfo, Store, StoreLockedError, open_store
+
+LATE_SECONDS = 1e9  # on a clock: whatever is written now and then is due
 
 
 def find_row(made: Any, output: str, number: int) -> tuple[Path, int, int]:
@@ -217,7 +220,10 @@ def test_foreign_readers_know_every_dtype(root: Path, dtype: str) -> None:
         assert array.dtype == dtype
 
 
-def test_slots_without_a_row_read_as_the_fill_value(made: Any) -> None:
+def test_slots_without_a_row_read_as_the_fill_value(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.documents.monotonic", lambda: LATE_SECONDS)
     made.append(make_rows(0, 1))  # rows 0 and 1 of a shard of ten
     first = made.reserve_shards(2)  # the first of these two stays unused
     made.commit([made.write_shard(first + 1, make_rows(2))])
@@ -229,12 +235,22 @@ def test_slots_without_a_row_read_as_the_fill_value(made: Any) -> None:
     np.testing.assert_array_equal(count[:], [0, 1, *[0] * 18, 2])
 
 
-def test_array_shape_grows_with_each_commit(made: Any) -> None:
-    shapes = []
-    for numbers in ([0], [1, 2], [3]):
-        made.append(make_rows(*numbers))
+def test_array_shape_grows_now_and_then(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    times: list[list[float]] = [[0, 1], [9], [10.9], [11, 11], [11, 11]]
+    for number, seconds in enumerate(times):
+        clock = iter([*(LATE_SECONDS + second for second in seconds), *[0.0] * 9])
+        monkeypatch.setattr("stores.documents.monotonic", partial(next, clock))
+        made.append(make_rows(number))
+        assert made.verify() == []
         shapes.append(zarr.open_array(made.path / "count", mode="r").shape)
-    assert shapes == [(1,), (12,), (21,)]
+    assert shapes == [(1,), (1,), (1,), (31,), (41,)]  # it took a second, and ten were waited
+
+
+def test_array_shape_is_right_in_the_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stores.documents.monotonic", lambda: -1.0)  # never due
+    folder = fill_store(root, 1)
+    assert zarr.open_array(folder / "count", mode="r").shape == (1,)
 
 
 def test_rows_csv_names_every_row_and_failure(root: Path) -> None:
@@ -262,7 +278,7 @@ def test_rows_csv_is_brought_up_to_date_now_and_then(
 ) -> None:
     made.append(make_rows(1))
     assert not (made.path / "rows.csv").exists()
-    monkeypatch.setattr("stores.folder_generation.SECONDS_BETWEEN_CSV", 0.0)
+    monkeypatch.setattr("stores.documents.monotonic", lambda: LATE_SECONDS)
     made.append(make_rows(2))
     assert "P01_2" in (made.path / "rows.csv").read_text()
 
