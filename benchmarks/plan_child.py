@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run_command(*arguments: object) -> dict[str, Any]:
-    """Run a command; return ``wall_seconds``, ``peak_rss_mb`` and ``videos_opened``.
+    """Run a command; return ``wall_seconds``, ``cpu_seconds``, ``peak_rss_mb``, ``videos_opened``.
 
     Raises:
         RuntimeError: it ended with another exit code than 0.
@@ -48,7 +48,8 @@ def _main(answer: str, *arguments: str) -> None:
         main(list(arguments), prog_name="symbio")
     finally:
         peak_mb = _peak_rss_mb()
-        Path(answer).write_text(json.dumps({"peak_rss_mb": peak_mb, "videos_opened": opened}))
+        found = {"cpu_seconds": time.process_time(), "peak_rss_mb": peak_mb}
+        Path(answer).write_text(json.dumps({**found, "videos_opened": opened}))
 
 
 def _peak_rss_mb() -> float:

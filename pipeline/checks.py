@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,7 @@ __all__ = ["Problem", "check_config", "check_holder", "check_space", "refuse"]
 
 # What a store keeps beside its shards: manifest, rows.csv, logs; and what others write meanwhile.
 MARGIN_SHARE, MARGIN_NBYTES = 0.02, 64 * 2**20
+NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each, by the driver
 # Package → how to get it. They are asked for by a word in the config.
 INSTALL = {
     "decord": "pip install decord2",
@@ -155,6 +158,8 @@ def _advice(package: str) -> str:
 def _device(config: ExperimentConfig) -> Iterator[Problem]:
     if config.device == "cpu" or config.executor.name != "local":  # the others work elsewhere
         return
+    if "torch" not in sys.modules and _driver_shows(config.device):
+        return
     import torch
 
     from extractors.inference import resolve_device
@@ -167,6 +172,19 @@ def _device(config: ExperimentConfig) -> Iterator[Problem]:
     if index >= (count := torch.cuda.device_count()):
         text = f"got {config.device}, expected one of {count} devices, which count from 0"
         yield Problem("device", f"device: {text}")
+
+
+def _driver_shows(device: str) -> bool:
+    """Whether there is such a GPU, as far as can be seen without torch, which is slow to load.
+
+    Where it cannot be seen, torch says what is wrong.
+    """
+    number = int(device.partition(":")[2] or 0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbered = len(list(NVIDIA_GPUS.glob("*")))
+    if visible is not None:
+        numbered = min(numbered, len([name for name in visible.split(",") if name.isdecimal()]))
+    return number < numbered and not version("torch").endswith("+cpu")
 
 
 def _folders(config: ExperimentConfig) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -252,6 +253,39 @@ def test_packages_of_executors_are_asked_for(config: Path, monkeypatch: pytest.M
     found = checks.check_config(load_config(config, ("executor.name=slurm",)))
     assert [problem.name for problem in found] == ["package"]
     assert "executor.name: slurm: submitit is not installed; pip install" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "torch_version", "shown"),
+    [
+        *[("cuda", None, "2.9.0+cu128", True), ("cuda:1", None, "2.9.0", True)],
+        *[("cuda:2", None, "2.9.0", False), ("cuda", None, "2.9.0+cpu", False)],
+        *[("cuda", "1", "2.9.0", True), ("cuda:1", "1", "2.9.0", False)],
+        *[("cuda:1", "0,1,2,3", "2.9.0", True), ("cuda:2", "0,1,2,3", "2.9.0", False)],
+        *[("cuda", "", "2.9.0", False), ("cuda", "-1", "2.9.0", False)],
+    ],
+)
+def test_gpus_that_the_driver_shows_are_believed_without_torch(
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    visible: str | None,
+    torch_version: str,
+    shown: bool,
+) -> None:
+    gpus = config.parent / "gpus"
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (gpus / name).mkdir(parents=True)
+    monkeypatch.setattr(checks, "NVIDIA_GPUS", gpus)
+    monkeypatch.setattr(checks, "version", lambda name: torch_version)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert checks._driver_shows(device) is shown
+    if shown:
+        monkeypatch.delitem(sys.modules, "torch")
+        assert checks.check_config(load_config(config, (f"device={device}",))) == []
+        assert "torch" not in sys.modules
 
 
 def test_the_documentation_lists_the_problems() -> None:
