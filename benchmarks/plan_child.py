@@ -11,24 +11,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
 
-def run_command(*arguments: object) -> dict[str, Any]:
+def run_command(*arguments: object, may_end: Collection[int] = (0,)) -> dict[str, Any]:
     """Run a command; return ``wall_seconds``, ``cpu_seconds``, ``peak_rss_mb``, ``videos_opened``.
 
+    Args:
+        may_end: exit codes that are fine.
+
     Raises:
-        RuntimeError: it ended with another exit code than 0.
+        RuntimeError: it ended with another one.
     """
     with tempfile.NamedTemporaryFile(suffix=".json") as answer:
         command = [sys.executable, __file__, answer.name, *map(str, arguments)]
         started = time.perf_counter()
         ended = subprocess.run(command, capture_output=True, text=True)
         seconds = time.perf_counter() - started
-        if ended.returncode:
+        if ended.returncode not in may_end:
             raise RuntimeError(f"{' '.join(command)}: {ended.stdout}{ended.stderr}")
         return {"wall_seconds": seconds, **json.loads(Path(answer.name).read_bytes())}
 
