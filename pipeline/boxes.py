@@ -106,6 +106,19 @@ class BoxTable:
         seconds = int(times[near]) / 1e6
         return video.frame(near, f"video {video_id} at {seconds:.12g} s in {self.path}")
 
+    def count_without(self, video_id: str, times_us: Times) -> int:
+        """How many of these (n,) times `at` has no boxes for."""
+        video = self._videos.get(video_id)
+        if video is None or not len(video.times_us):
+            return len(times_us)
+        known = video.times_us
+        after = np.minimum(np.searchsorted(known, times_us), len(known) - 1)
+        before = np.maximum(after - 1, 0)
+        nearer = np.abs(known[before] - times_us) <= np.abs(known[after] - times_us)
+        near = np.where(nearer, before, after)
+        found = np.abs(known[near] - times_us) <= TIME_TOLERANCE_US
+        return int(np.sum(~found | (np.diff(video.starts)[near] == 0)))
+
 
 class BoxFile(BoxTable):
     """Boxes from a CSV file with the columns of `BOX_COLUMNS`.

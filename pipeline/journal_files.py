@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from pipeline.journal import LIVE_FILE, LOGS_FOLDER, boot_id, process_started
 
-__all__ = ["LiveRun", "read_live", "read_log", "run_logs"]
+__all__ = ["LiveRun", "last_event", "read_live", "read_log", "run_logs"]
 
 # A run on another machine that has not written its state for so long has probably died.
 SILENT_SECONDS = 120.0
+END_NBYTES = 2**16  # of a log, with its last event
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,15 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
                 event = json.loads(line)
                 if isinstance(event, dict):
                     yield event
+
+
+def last_event(path: Path) -> dict[str, Any] | None:
+    """The last whole event of a log, however long the log is."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END_NBYTES))
+        for line in reversed(file.read().splitlines()):
+            with suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    return event
+    return None

@@ -23,7 +23,7 @@ from pipeline.errors import MENDABLE, in_words
 from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
 from pipeline.plan import StagePlan, plan_all, without_absent
-from pipeline.rates import Rate, measure_rates, past_rate
+from pipeline.rates import Rate, measure_rates, past_rates
 from pipeline.stored import open_if_there, remember
 
 __all__ = ["Plan", "make_plan", "show_plan"]
@@ -120,11 +120,7 @@ def _rates(
     plans: Sequence[StagePlan[Any]],
     measure: int | None,
 ) -> dict[str, Rate]:
-    rates = {}
-    for plan in plans:
-        rate = past_rate(config.store.path, plan.stage, config.device)
-        if rate is not None:
-            rates[plan.stage.name] = rate
+    rates = past_rates(config.store.path, [plan.stage for plan in plans], config.device)
     return rates | (measure_rates(experiment, plans, measure) if measure else {})
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.experiment import Experiment
-from pipeline.journal_files import read_log, run_logs
+from pipeline.journal_files import last_event, run_logs
 from pipeline.plan import StagePlan, planned_videos
 from pipeline.stages import AlignedStage, Stage
 
-__all__ = ["Rate", "measure_rates", "past_rate"]
+__all__ = ["Rate", "measure_rates", "past_rates", "share_out"]
 
 MOST_LOGS = 50  # a year of weekly runs
 
@@ -35,25 +35,31 @@ class Rate:
     log: str | None = None
 
 
-def past_rate(store: Path, stage: Stage, device: str) -> Rate | None:
-    """The rate of the largest of the last runs that made rows of a stage on such a device.
+def past_rates(store: Path, stages: Iterable[Stage], device: str) -> dict[str, Rate]:
+    """By stage, the rate of the largest of the last runs that made rows of it on such a device.
 
-    Runs with the same settings count before others.
+    Runs with the same settings count before others; stages that no run made rows of lack.
 
     Args:
         store: folder of the store.
     """
+    logs = run_logs(store)[:MOST_LOGS]
+    ends = {log.name: event for log in logs if (event := last_event(log)) is not None}
+    found = {stage.name: _largest(ends, stage, device) for stage in stages}
+    return {name: rate for name, rate in found.items() if rate is not None}
+
+
+def _largest(ends: Mapping[str, Mapping[str, Any]], stage: Stage, device: str) -> Rate | None:
     found: list[tuple[bool, int, Rate]] = []
-    for log in run_logs(store)[:MOST_LOGS]:
-        for event in read_log(log):
-            if event.get("event") != "run_finished" or event.get("device") != device:
-                continue
-            for ran in event.get("stages", ()):
-                if ran["stage"] == stage.name and ran["rows"] and ran["own_seconds"]:
-                    same = ran["key"] == stage.key
-                    origin: Origin = "past run" if same else "past run with other settings"
-                    speed = ran["rows"] / ran["own_seconds"]
-                    found.append((same, ran["rows"], Rate(speed, origin, ran["rows"], log.name)))
+    for log, event in ends.items():
+        if event.get("event") != "run_finished" or event.get("device") != device:
+            continue
+        for ran in event.get("stages", ()):
+            if ran["stage"] == stage.name and ran["rows"] and ran["own_seconds"]:
+                same = ran["key"] == stage.key
+                origin: Origin = "past run" if same else "past run with other settings"
+                speed = ran["rows"] / ran["own_seconds"]
+                found.append((same, ran["rows"], Rate(speed, origin, ran["rows"], log)))
     return max(found, key=lambda entry: entry[:2])[2] if found else None
 
 

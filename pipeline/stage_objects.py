@@ -162,10 +162,13 @@ class ObjectsStage(Keyed):
         clips, frames = np.divmod(naming.firsts, naming.numbers.shape[1])
         times_us = np.maximum(self._window_us(table.centres_us), 0)[clips, frames]
         videos = table.videos[clips]
-        empty = 0
-        for video, time_us in zip(videos.tolist(), times_us.tolist(), strict=True):
-            boxes = self._boxes_at(table.video_ids[video], time_us)
-            empty += boxes is not None and not len(boxes.scores)
+        order = np.argsort(videos, kind="stable")
+        starts = np.flatnonzero(np.diff(videos[order], prepend=-1))
+        empty = sum(
+            self.boxes.count_without(table.video_ids[videos[frames_of[0]]], times_us[frames_of])
+            for frames_of in np.split(order, starts[1:])
+            if self.boxes is not None and len(frames_of)
+        )
         return empty, len(videos)
 
     def create(self, device: str) -> FrameExtractor:

@@ -17,7 +17,7 @@ from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment
 from pipeline.journal_files import LiveRun, read_live
 from pipeline.plan import StagePlan
-from pipeline.rates import past_rate
+from pipeline.rates import past_rates
 from pipeline.worker_board import WorkerLine
 from stores.base import Store
 
@@ -57,10 +57,11 @@ def look(experiment: Experiment, store: Store | None, plans: Sequence[StagePlan[
     config = experiment.config
     run = read_live(config.store.path)
     sizes = _sizes(store)
+    rates = past_rates(config.store.path, [plan.stage for plan in plans], config.device)
     stages = []
     for plan in plans:
         rows, failures, nbytes = sizes.get((plan.stage.name, plan.stage.key), (0, 0, 0))
-        past = past_rate(config.store.path, plan.stage, config.device)
+        past = rates.get(plan.stage.name)
         past_speed = None if past is None else past.rows_per_second
         stages.append(
             StageStatus(

@@ -149,3 +149,16 @@ def test_many_boxes(tmp_path: Path) -> None:
         found = boxes.at("a", step * 500_000)
         assert found.classes.tolist() == list(range(20))
         assert set(found.boxes_xyxy_px[:, 2]) == {step + 1}
+
+
+def test_frames_without_boxes_are_counted_as_they_are_found(tmp_path: Path) -> None:
+    choose = np.random.default_rng(3)
+    written = np.sort(choose.integers(0, 4000, 60)) / 1000
+    boxes = load(tmp_path, "".join(f"a,{t},0,0,1,1,1,0\n" for t in written))
+    # A frame that somebody looked at and saw nothing in.
+    boxes._videos["a"].starts[1:3] = boxes._videos["a"].starts[2]
+    times_us = choose.integers(0, 4_200_000, 500)
+    expected = sum(len(boxes.at("a", int(time)).scores) == 0 for time in times_us)
+    assert 0 < expected < 500
+    assert boxes.count_without("a", times_us) == expected
+    assert boxes.count_without("b", times_us) == 500

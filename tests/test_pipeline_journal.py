@@ -22,7 +22,7 @@ import pytest
 
 from pipeline import journal as journal_module
 from pipeline.journal import LIVE_FILE, Journal
-from pipeline.journal_files import read_live, read_log, run_logs
+from pipeline.journal_files import last_event, read_live, read_log, run_logs
 from pipeline.reproduce import ConfigSource
 from pipeline.worker_board import WorkerLine
 from stores.base import ArraySpec, Failure, Row, RowInfo
@@ -304,3 +304,19 @@ def test_failures_name_the_command_that_shows_them(tmp_path: Path) -> None:
     assert found["reproduce"] == (
         "symbio explain 'my kitchen.yaml' --set device=cuda --stage verb --clip a/1/0 --try"
     )
+
+
+def test_the_last_event_of_a_long_log(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for i in range(1000):
+        journal.event("tick", i=i, text="x" * 300)
+    journal.event("run_finished", stages=[])
+    journal.close()
+    (log,) = run_logs(tmp_path)
+    found = last_event(log)
+    assert found is not None
+    assert found["event"] == "run_finished"
+    with log.open("a") as file:
+        file.write('{"time": "2026')  # cut short
+    assert last_event(log) == found
+    assert last_event(tmp_path / "nothing") is None
