@@ -68,8 +68,13 @@ def joined(address: str | None) -> Iterator[None]:
             ray.init(address or "local", **options)
     except (Exception, SystemExit) as error:
         ray.shutdown()
-        where = address or "starting a cluster on this machine"
-        raise ConfigError(f"executor.address: {where}: {error}") from error
+        if address is None:
+            raise ConfigError(f"executor: no Ray cluster could be started: {error}") from error
+        raise ConfigError(
+            f"executor.address: {address}: {error}; all machines need the same versions of Ray and "
+            "Python, and a cluster that asks for a token wants RAY_AUTH_MODE=token in the "
+            "environment and ~/.ray/auth_token of its head"
+        ) from error
     try:
         yield
     finally:

@@ -121,6 +121,13 @@ def test_what_ray_says_against_it_is_told(
     assert fake.calls[-1] == "shutdown"
 
 
+def test_a_cluster_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(FakeRay(fails=OSError("no room in /dev/shm")), monkeypatch)
+    message = r"^executor: no Ray cluster could be started: no room in /dev/shm$"
+    with pytest.raises(ConfigError, match=message), joined(None):
+        pass
+
+
 def test_our_handlers_of_signals_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     use(FakeRay(), monkeypatch)
 
