@@ -51,8 +51,7 @@ def run(folder: Path, *overrides: str, **options: Any) -> RunReport:
     defaults = {"reporter": Silent(), "stop": threading.Event(), "retry_failed": False}
     return run_experiment(
         resolve(make_experiment(folder, [ONE_THREAD, *overrides])),
-        stages=STAGE_NAMES,
-        **defaults | options,
+        **{"stages": STAGE_NAMES} | defaults | options,
     )
 
 
