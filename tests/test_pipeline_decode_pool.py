@@ -20,7 +20,7 @@ from decode_child import EndlessVideo, GreedyVideo, HarmfulVideo
 from video_files import write_video
 
 from extractors.geometry import square
-from pipeline import decode_pool
+from pipeline import decode_process
 from pipeline.decode_limits import DecodeLimits
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_pool import DecodePool
@@ -154,7 +154,7 @@ def test_time_that_the_networks_take_is_not_silence(
     passed = 0.0
     real = time.monotonic
     clock = SimpleNamespace(monotonic=lambda: real() + passed)
-    monkeypatch.setattr(decode_pool, "time", clock)
+    monkeypatch.setattr(decode_process, "time", clock)
     decoder = pool(processes=1, ring_nbytes=4 * 16 * 16 * 3)  # one clip at a time
     frames = 0
     for item in decoder.decode([work(path) for path in videos], GEOMETRIES):
@@ -250,7 +250,7 @@ def test_a_process_that_dies_before_it_began_costs_nothing(videos: list[Path]) -
 def test_processes_that_never_begin_are_told_of(
     videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_pool, "run_worker", print)  # ends at once
+    monkeypatch.setattr(decode_process, "run_worker", print)  # ends at once
     with pytest.raises(RuntimeError, match="3 decode processes in turn ended before they began"):
         collect(pool(), [work(path) for path in videos])
 
