@@ -143,8 +143,15 @@ def _packages(config: ExperimentConfig) -> Iterator[Problem]:
     if executor in ("ray", "slurm"):
         asked.append((f"executor.name: {executor}", {"ray": "ray", "slurm": "submitit"}[executor]))
     for words, package in asked:
-        if find_spec(package) is None:
+        if not _is_installed(package):
             yield Problem("package", f"{words}: {package} is not installed; {_advice(package)}")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # loaded already, by other ways than most
+        return True
 
 
 def _advice(package: str) -> str:

@@ -130,10 +130,10 @@ def why_missing(
     sift = _without_upstream if isinstance(plan.stage, AlignedStage) else _without_video
     groups, rest = sift(experiment, store, plan.todo)
     yield from groups
+    if not rest:
+        return
     if plan.generation is None:
-        if rest:
-            text = "no row was ever made with these settings"
-            yield RowReason("no_generation", text), rest
+        yield RowReason("no_generation", "no row was ever made with these settings"), rest
         return
     has_boxes = isinstance(plan.stage, ObjectsStage) and plan.stage.boxes is not None
     known = _Stored(plan.generation, has_boxes=has_boxes)
