@@ -105,7 +105,7 @@ class DecodePool:
             worker = by_connection[connection]
             try:
                 message = worker.connection.recv()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):
                 yield from self._give_up(worker, pending, None)
                 continue
             if isinstance(message, Begun):

@@ -108,7 +108,7 @@ class _Crew:
             worker = by_connection[connection]
             try:
                 message = worker.receive()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):
                 yield from self._give_up(worker, queue, hung=False)
                 continue
             yield from self._take(worker, message, queue)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import struct
 import threading
 import time
 from abc import abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from extractors import heartbeat
 from extractors.video import VideoReader
-from pipeline.decode_worker import end_with_parent
+from pipeline.decode_worker import Begun, end_with_parent
 from pipeline.videos import Video
 
-__all__ = ["EndlessVideo", "GreedyVideo", "HarmfulVideo", "wait_for_ever"]
+__all__ = ["EndlessVideo", "GreedyVideo", "HarmfulVideo", "die_in_mid_sentence", "wait_for_ever"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,12 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def die_in_mid_sentence(connection: Connection, *_: Any) -> None:
+    """A decode process that ends while a message of it is on its way."""
+    reduction.recv_handle(connection)
+    connection.recv()
+    connection.send(Begun())
+    os.write(connection.fileno(), struct.pack("!i", 1000) + b"half of it")
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from decode_child import EndlessVideo, GreedyVideo, HarmfulVideo
+from decode_child import EndlessVideo, GreedyVideo, HarmfulVideo, die_in_mid_sentence
 from video_files import write_video
 
 from extractors.geometry import square
@@ -105,6 +105,16 @@ def test_a_video_that_cannot_be_read_fails_alone(videos: list[Path], tmp_path: P
     assert len(failures) == 5
     assert {kind for kind, _ in failures.values()} == {"UnreadableVideo"}
     assert all(str(broken) in message for _, message in failures.values())
+
+
+def test_a_process_that_dies_while_it_speaks_costs_its_video(
+    videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_pool, "run_worker", die_in_mid_sentence)
+    frames, failures = collect(pool(processes=1), [work(videos[0])])
+    assert frames == {}
+    assert {kind for kind, _ in failures.values()} == {"DecoderDied"}
+    assert all("signal SIGKILL" in message for _, message in failures.values())
 
 
 def test_a_process_that_hangs_costs_its_video(videos: list[Path], tmp_path: Path) -> None:

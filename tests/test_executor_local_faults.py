@@ -1,0 +1,42 @@
+"""What becomes of a run whose worker process ends at a bad moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+from test_executor_ray_crew import SETUP, FakeQueue
+
+from pipeline import executor_local
+from pipeline.executor_local import LocalWorkers
+from pipeline.journal import Journal
+from pipeline.local_worker import Finished, Ready
+from pipeline.work import Progress
+
+
+def dies_in_mid_sentence(connection: Connection, setup: Any) -> None:
+    """Ends while a message is on its way, the second time it does as it should."""
+    connection.send(Ready())
+    unit = connection.recv()
+    if unit.number < 100:
+        os.write(connection.fileno(), struct.pack("!i", 1000) + b"half of it")
+        os.kill(os.getpid(), signal.SIGKILL)
+    connection.send(Progress("verb", computed=1))
+    connection.send(Finished())
+    connection.recv()
+
+
+def test_a_worker_killed_while_it_speaks_is_a_worker_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor_local, "run_local_worker", dies_in_mid_sentence)
+    queue: Any = FakeQueue(1)
+    workers = LocalWorkers(1, stall_seconds=60)
+    run = workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None))
+    assert [progress for progress in run if progress] == [Progress("verb", computed=1)]
+    assert queue.fates == [("lost", 1, "signal SIGKILL"), ("noted", 101, 1), ("done", 101)]
