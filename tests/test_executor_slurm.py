@@ -20,6 +20,7 @@ from pipeline.job_folder import Job, find_jobs, load_work
 from pipeline.merge import merge_jobs
 from pipeline.task_journal import TaskJournal, journals, read_events
 from pipeline.work import Unit, VideoWork
+from stores.base import StorageUnavailableError
 from stores.registry import open_store
 
 ROWS = 22  # of the small experiment's stages that read videos
@@ -218,7 +219,7 @@ def test_a_job_that_cannot_be_submitted_leaves_nothing(
 @pytest.mark.usefixtures("later")
 def test_a_driver_that_is_told_to_stop_leaves_the_job_to_itself(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.executor_slurm.task_states", lambda job: ["RUNNING"] * 2)
+        patch.setattr("pipeline.job_watch.task_states", lambda job: ["RUNNING"] * 2)
         stop = threading.Event()
         timer = threading.Timer(1.0, stop.set)
         told = Told()
@@ -237,6 +238,32 @@ def test_a_driver_tells_of_a_task_that_was_lost_and_goes_on(tmp_path: Path) -> N
     assert not report.complete
     assert [line.split(" ended")[0] for line in told.lines[1:]] == ["task 0", "task 1"]
     assert the_job(tmp_path).tasks == 2  # for the merge
+
+
+@pytest.mark.parametrize(("seconds", "comes_back"), [(0.5, False), (60, True)])
+def test_a_driver_waits_for_a_folder_that_vanished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, comes_back: bool
+) -> None:
+    jobs, gone = tmp_path / "store" / "jobs", tmp_path / "gone"
+
+    def submit(job: Job, config: Any, device: str) -> Job:
+        submitted = tasks_in_this_process()(job, config, device)
+        jobs.rename(gone)
+        if comes_back:
+            threading.Timer(1.0, gone.rename, [jobs]).start()
+        return submitted
+
+    monkeypatch.setattr("pipeline.executor_slurm.submit", submit)
+    settings = (*LOCAL, f"engine.storage_seconds={seconds}")
+    if comes_back:
+        told = Told()
+        assert run(tmp_path, *settings, reporter=told).complete
+        assert told.lines[-1] == "the storage is back"
+        return
+    with pytest.raises(StorageUnavailableError, match="no folder of a job"):
+        run(tmp_path, *settings)
+    gone.rename(jobs)
+    assert sum(task.stored for task in merge_jobs(tmp_path / "store")[0].tasks) == ROWS
 
 
 def unit(number: int, rows: int) -> Unit:
