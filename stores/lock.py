@@ -8,18 +8,37 @@ import fcntl
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from stores.errors import GenerationInUseError, MissingGenerationError, StoreLockedError
+from stores.untrusted import parse_json
 
 LOCK_FILE = ".lock"
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Network file systems answer EBADF where an exclusive lock would need a descriptor to write.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
+
+
+_MAX_HOLDER_NBYTES = 4000
+_MAX_COMMAND_CHARACTERS = 200  # at most 12 bytes each in JSON
+
+
+def _holder(text: bytes) -> str:
+    """Return who holds a lock, in words."""
+    try:
+        holder = parse_json(text)
+        return (
+            f"process {int(holder['pid'])} on {holder['host']!a} since {holder['since']!a} "
+            f"({holder['command']!a})"
+        )
+    except (ValueError, TypeError, KeyError):
+        return "a process that is just starting"
 
 
 class WriterLock:
@@ -45,14 +64,21 @@ class WriterLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 1000, 0).decode("utf-8", "replace")
+            holder = _holder(os.pread(self._descriptor, _MAX_HOLDER_NBYTES, 0))
             self._close()
             raise StoreLockedError(
-                f"got a store that is open for writing already: {folder} is held by "
-                f"{holder or 'a process that is just starting'}; wait for it or stop it"
+                f"got a store that is open for writing already: {folder} is held by {holder}; "
+                "wait for it or stop it"
             ) from None
         _held.add(self)
-        self._name_holder({"pid": os.getpid(), "host": socket.gethostname()})
+        self._name_holder(
+            {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": " ".join(sys.argv)[:_MAX_COMMAND_CHARACTERS],
+            }
+        )
 
     def release(self) -> None:
         """Let the next writer in; safe to call twice."""
