@@ -116,6 +116,13 @@ def test_each_pair_counts_once_in_the_order_of_its_first_time(far: int) -> None:
     assert numbers.tolist() == [0, 1, 0, 2, 3, 4]
 
 
+def test_pairs_that_no_number_can_count_are_told_apart() -> None:
+    # 4 times 2**62 is 0 in 64 bits.
+    firsts, numbers = each_once(np.array([0, 4, 0, 4]), np.array([0, 0, 2**62 - 1, 0]))
+    assert firsts.tolist() == [0, 1, 2]
+    assert numbers.tolist() == [0, 1, 2, 1]
+
+
 @pytest.mark.parametrize("times", ["grid", "centred"])
 def test_object_rows_are_those_named_one_by_one(times: str) -> None:
     clips = random_clips(60, seed=1)
