@@ -110,7 +110,7 @@ def test_a_video_that_cannot_be_read_fails_alone(videos: list[Path], tmp_path: P
 def test_a_process_that_dies_while_it_speaks_costs_its_video(
     videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_pool, "run_worker", die_in_mid_sentence)
+    monkeypatch.setattr(decode_process, "run_worker", die_in_mid_sentence)
     frames, failures = collect(pool(processes=1), [work(videos[0])])
     assert frames == {}
     assert {kind for kind, _ in failures.values()} == {"DecoderDied"}
