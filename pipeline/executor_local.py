@@ -87,12 +87,12 @@ class _Crew:
         return [worker for worker in self._workers.values() if worker.unit is not None]
 
     def hand_out(self, queue: UnitQueue) -> None:
-        """Replace who is gone, and give units to who has none."""
+        """Replace who is gone, and give units to who is ready and has none."""
         for place in range(len(self._setups)):
             if place not in self._workers and len(queue):
                 self._workers[place] = self._start(place)
         for worker in self._workers.values():
-            if worker.unit is None and (unit := queue.take()) is not None:
+            if worker.is_idle and (unit := queue.take()) is not None:
                 worker.give(unit)
                 self._journal.event(
                     "unit_started",
@@ -191,9 +191,14 @@ class _Worker:
         return int(self._process.pid)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it can take a unit."""
+        return self.was_ready and self.unit is None
+
+    @property
     def silent_seconds(self) -> float:
         """Since it last spoke while it had something to do."""
-        if (self.was_ready and self.unit is None) or self.connection.poll():
+        if self.is_idle or self.connection.poll():
             return 0.0
         return time.monotonic() - self._heard_at
 

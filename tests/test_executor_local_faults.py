@@ -6,7 +6,9 @@ import os
 import signal
 import struct
 import threading
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +42,42 @@ def test_a_worker_killed_while_it_speaks_is_a_worker_killed(
     run = workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None))
     assert [progress for progress in run if progress] == [Progress("verb", computed=1)]
     assert queue.fates == [("lost", 1, "signal SIGKILL"), ("noted", 101, 1), ("done", 101)]
+
+
+def never_ready(connection: Connection, setup: Any) -> None:
+    """Builds networks for long."""
+    connection.poll(30)
+
+
+def test_nobody_is_waited_for_who_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_local, "run_local_worker", never_ready)
+    queue: Any = FakeQueue(1)
+    stop = threading.Event()
+    workers = LocalWorkers(1, stall_seconds=60)
+    for _ in workers.run(SETUP, queue, stop=stop, journal=Journal(None)):
+        stop.set()
+    assert queue.fates == []
+
+
+def dies_before_it_is_ready(connection: Connection, setup: Any) -> None:
+    """Two of them; the third one works."""
+    tries = Path(setup.device)
+    number = len(list(tries.iterdir()))
+    (tries / str(number)).touch()
+    if number < 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    connection.send(Ready())
+    connection.recv()
+    connection.send(Finished())
+    connection.recv()
+
+
+def test_no_unit_is_to_blame_for_a_worker_that_never_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_local, "run_local_worker", dies_before_it_is_ready)
+    queue: Any = FakeQueue(1)
+    setup = replace(SETUP, device=str(tmp_path))
+    workers = LocalWorkers(1, stall_seconds=60)
+    list(workers.run(setup, queue, stop=threading.Event(), journal=Journal(None)))
+    assert queue.fates == [("done", 1)]
