@@ -24,7 +24,7 @@ from stores.base import Failure, FeatureStore, MissingGenerationError, Receipt, 
 from stores.records import name_some
 from stores.registry import open_store
 
-__all__ = ["JobReport", "TaskReport", "in_words", "merge_jobs", "rows_out"]
+__all__ = ["JobReport", "TaskReport", "in_words", "look_at_jobs", "merge_jobs", "rows_out"]
 
 
 @dataclass
@@ -95,6 +95,16 @@ def merge_jobs(path: Path) -> list[JobReport]:
     return reports
 
 
+def look_at_jobs(path: Path) -> list[JobReport]:
+    """How the jobs of a store stand; takes nothing in. Rows are those that are stored by now."""
+    reports = [_stand(job) for job in find_jobs(path)]
+    if reports:
+        with open_store(path, mode="r") as store:
+            for report in reports:
+                _count(store, report)
+    return reports
+
+
 def rows_out(reports: Iterable[JobReport]) -> dict[str, set[str]]:
     """Rows that tasks will make which are queued or running, by stage key."""
     out: dict[str, set[str]] = {}
@@ -142,15 +152,22 @@ def _commit(store: Store, job: Job, events: Iterable[Event]) -> int:
 
 
 def _merge(store: Store, job: Job) -> JobReport:
-    states = task_states(job)  # before the journals: what ends meanwhile is looked at next time
-    report = JobReport(job, [TaskReport(n, state) for n, state in enumerate(states)])
+    report = _stand(job)  # before the journals: what ends meanwhile is looked at next time
     for task in report.tasks:
         events = list(_new_events(job, task.number))
         report.dropped += _commit(store, job, events)
         job.save_merged()
+        if task.end != "running":
+            store.release(job.lease(task.number))
+    return report
+
+
+def _stand(job: Job) -> JobReport:
+    """How the tasks of a job stand, but for their rows."""
+    report = JobReport(job, [TaskReport(n, state) for n, state in enumerate(task_states(job))])
+    for task in report.tasks:
         if task.state in ENDED:
             task.end = "finished" if _is_finished(job, task.number) else "lost"
-            store.release(job.lease(task.number))
     return report
 
 

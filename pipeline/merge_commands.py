@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from pipeline.config import ExperimentConfig
 from pipeline.console import table
-from pipeline.merge import JobReport, TaskReport, merge_jobs
+from pipeline.merge import JobReport, TaskReport, in_words, look_at_jobs, merge_jobs
 
-__all__ = ["show_merge"]
+__all__ = ["print_jobs", "show_merge"]
 
 
 def show_merge(config: ExperimentConfig, console: Console) -> bool:
@@ -24,6 +25,12 @@ def show_merge(config: ExperimentConfig, console: Console) -> bool:
         _print_trouble(console, report)
     tasks = [task for report in reports for task in report.tasks]
     return not any(task.end == "lost" or task.failed for task in tasks)
+
+
+def print_jobs(console: Console, store: Path) -> None:
+    """A line for each job that was not merged yet, or is not over."""
+    for report in look_at_jobs(store):
+        console.print(Text(f"{in_words(report)} (symbio merge takes in what is done)"))
 
 
 def _table(report: JobReport) -> object:

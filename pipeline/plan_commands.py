@@ -22,6 +22,7 @@ from pipeline.console import (
 from pipeline.errors import MENDABLE, in_words
 from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
+from pipeline.merge_commands import print_jobs
 from pipeline.plan import StagePlan, plan_all, without_absent
 from pipeline.rates import Rate, measure_rates, past_rates
 from pipeline.stored import open_if_there, remember
@@ -78,6 +79,7 @@ def show_plan(
         return plan.exit_code
     if plan.stages:
         console.print(_table(plan))
+        print_jobs(console, config.store.path)
         console.print(_summary(config, plan))
     print_missing(console, plan.missing)
     if plan.experiment is not None:

@@ -12,6 +12,7 @@ from rich.live import Live
 from pipeline.config import ExperimentConfig
 from pipeline.console import print_failures, print_missing
 from pipeline.experiment import resolve
+from pipeline.merge_commands import print_jobs
 from pipeline.plan import plan_all
 from pipeline.status_view import Status, look, look_again, render
 from pipeline.stored import open_if_there, remember
@@ -29,6 +30,7 @@ def show_status(config: ExperimentConfig, console: Console) -> Status:
         status = look(experiment, store, plans)
         remember(experiment, store)
     console.print(render(status))
+    print_jobs(console, config.store.path)
     print_failures(console, {p.stage.name: p.failures for p in plans})
     print_missing(console, experiment.missing_videos)
     return status

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_fixtures import LOCAL, Contents, Told, contents, run, run_task, tasks_in_this_process
+from cli_fixtures import symbio, write_experiment
+from jobs_fixtures import (
+    LOCAL,
+    ONE_THREAD,
+    Contents,
+    Told,
+    contents,
+    run,
+    run_task,
+    tasks_in_this_process,
+)
 
 from pipeline.errors import ConfigError
 from pipeline.executor_slurm import pack
@@ -122,6 +132,12 @@ def test_a_second_run_leaves_alone_what_tasks_are_making(
         f"job {job.name}: tasks 2 running; rows 0 stored, 0 failed, 22 out, 0 missing"
     ]
     run_task(job, 0)
+    file = write_experiment(tmp_path)
+    line = f"job {job.name}: tasks 2 running; rows 0 stored, 0 failed, 22 out, 0 missing (symbio "
+    for command in ("status", "plan"):
+        assert line in symbio(command, file, "--set", ONE_THREAD).out
+    assert journals(job.folder, 0)
+    assert leases(tmp_path) == [job.lease(0), job.lease(1)]
     (merged,) = merge_jobs(tmp_path / "store")
     assert merged.tasks[0].stored == merged.tasks[0].rows
     assert leases(tmp_path) == [job.lease(0), job.lease(1)]
