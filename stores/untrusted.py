@@ -65,9 +65,9 @@ def parse_json(text: str | bytes) -> Any:
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _inside(outer)]
-    if level:
-        raise ValueError(message)
-    return value
+        if not level:
+            return value
+    raise ValueError(message)
 
 
 def _inside(value: Any) -> Iterable[Any]:
