@@ -19,7 +19,7 @@ from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
 from pipeline.forecast import surely_needed_nbytes
 from pipeline.generations import create_generation
-from pipeline.journal import Journal
+from pipeline.journal import LIVE_FILE, Journal
 from pipeline.merge import in_words, merge_jobs, rows_out
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
 from pipeline.record import record
@@ -82,6 +82,7 @@ def run_experiment(
 
 
 def _journal(store: Store, reporter: Reporter, source: ConfigSource | None) -> Journal:
+    (store.path / LIVE_FILE).unlink(missing_ok=True)  # of a run that was killed: we hold the store
     return Journal(store.path, source=source, on_workers=reporter.show_workers)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.error_classes import Retry
 from pipeline.experiment import Experiment
 from pipeline.generations import open_generation
+from pipeline.journal_files import read_live
 from pipeline.plan import StagePlan, plan_aligned, plan_videos
 from pipeline.run_report import RunReport, stage_report
 from pipeline.stored import open_if_there
@@ -22,10 +23,14 @@ def settled_report(
     """What `run_experiment` would report if it has nothing to do; None if it may have something.
 
     A store that cannot be read as it stands is left to a run, which opens it for writing and mends
-    it, or says what is wrong.
+    it, or says what is wrong; and so is one that a killed run left, which is tidied then.
     """
+    folder = experiment.config.store.path
+    live = read_live(folder)
+    if live is not None and live.verdict != "running":
+        return None
     try:
-        with open_if_there(experiment.config.store.path) as store:
+        with open_if_there(folder) as store:
             report = None if store is None else _report(experiment, store, stages, retry_failed)
     except (OSError, RuntimeError, ValueError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from cli_fixtures import ALL_ROWS, symbio, table_rows, write_experiment
 
 from pipeline.config_file import load_config
 from pipeline.experiment import resolve, stage_keys
+from pipeline.journal import LIVE_FILE, utc_now
 from pipeline.known import KNOWN_NAME
 from pipeline.settled import settled_report
 from pipeline.stages import STAGE_NAMES
@@ -85,6 +87,21 @@ def test_a_run_with_nothing_to_do_reports_as_ever(experiment: Path, tmp_path: Pa
 def test_a_run_with_nothing_to_do_waits_for_no_writer(experiment: Path) -> None:
     with open_store(experiment.parent / "store", mode="a"):
         assert symbio("run", experiment).code == 0
+
+
+def test_a_run_tidies_up_after_one_that_was_killed(experiment: Path) -> None:
+    store = experiment.parent / "store"
+    state = {"host": socket.gethostname(), "pid": 2**22 + 1, "updated": utc_now()}
+    (store / LIVE_FILE).write_text(json.dumps(state))
+    resolved = resolve(load_config(experiment, ()))
+    assert settled_report(resolved, STAGE_NAMES, retry_failed=False) is None
+    table = next(store.glob("verb/*/rows.csv"))
+    rows = table.read_text()
+    table.write_text(rows.partition("\n")[0])
+    assert symbio("run", experiment).code == 0
+    assert table.read_text() == rows
+    assert not (store / LIVE_FILE).exists()
+    assert settled_report(resolved, STAGE_NAMES, retry_failed=False) is not None
 
 
 def test_settings_that_are_new_are_remembered_by_a_plan(
