@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import ExperimentConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, in_words
 from stores.formats import DEFAULT_FORMAT
 from stores.lock import LOCK_FILE
 from stores.marker import check_free_or_ours, read_format
@@ -199,9 +199,11 @@ def _folders(config: ExperimentConfig) -> Iterator[Problem]:
     try:
         check_free_or_ours(store, config.store.format or read_format(store) or DEFAULT_FORMAT)
     except (OSError, ValueError) as error:
-        yield Problem("store", f"store.path: {error}")
+        yield Problem("store", f"store.path: {in_words(error)}")
     for key, folder in (("store.path", store), ("runs", config.runs)):
         nearest = _nearest(folder)
+        if not nearest.is_dir():
+            continue  # which is said already, or when something is written there
         if not os.access(nearest, os.W_OK | os.X_OK):
             text = f"{key}: got no permission to write in {nearest}, expected it; get it, or name "
             yield Problem("permission", f"{text}another folder")

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.checks import Problem, check_config, check_holder, check_space
+from pipeline.checks import Problem, check_config, check_holder, check_space, refuse
 from pipeline.config import ExperimentConfig
 from pipeline.console import (
     format_nbytes,
@@ -72,7 +72,11 @@ def show_plan(
     measure: int | None,
     as_json: bool,
 ) -> int:
-    """Print what a run would make, and what is in its way; return the exit code."""
+    """Print what a run would make; return the exit code.
+
+    Raises:
+        ConfigError: something is in the way of a run; with `as_json` it is in the document.
+    """
     plan = make_plan(config, rehash=rehash, measure=measure)
     if as_json:
         print(json.dumps(_document(config, plan), indent=2))
@@ -84,8 +88,7 @@ def show_plan(
     print_missing(console, plan.missing)
     if plan.experiment is not None:
         print_boxless(console, plan.experiment)
-    for problem in plan.problems:
-        console.print(Text(f"a run would stop: {problem.text}", style="red"))
+    refuse(plan.problems)
     return plan.exit_code
 
 

@@ -54,8 +54,11 @@ def problems(config: Path, *overrides: str) -> dict[str, list[str]]:
     for problem in planned(config, *options, code=2)["problems"]:
         found.setdefault(problem["name"], []).append(problem["text"])
     assert sorted(config.parent.rglob("*")) == before
+    planned_in_words = symbio("plan", config, *options)
     done = symbio("run", config, *options)
-    assert done.code == 2
+    assert done.code == planned_in_words.code == 2
+    assert done.err == planned_in_words.err
+    assert done.err.startswith("Error: ")
     for texts in found.values():
         for text in texts:
             assert text in done.err
