@@ -188,3 +188,15 @@ def test_weights_that_are_not_those_planned_with_end_the_run(
     message = rf"host {socket.gethostname()}: .*weights\.pt: got other weights than when"
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, *PLAIN)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.slow
+def test_two_actors_share_a_gpu(tmp_path: Path) -> None:
+    assert run(tmp_path, *RAY, "device=cuda", "executor.gpus_per_worker=0.5").complete
+    workers = events(tmp_path, "worker_started")
+    assert len(workers) == 2
+    assert len({worker["gpus"] for worker in workers}) == 1
+    assert {name: len(rows) for name, rows in contents(tmp_path).items()} == {
+        "verb": 6, "noun": 6, "objects": 10, "aligned": 6
+    }  # fmt: skip
