@@ -209,3 +209,18 @@ def test_the_planning_benchmark_gives_every_figure_and_its_verdict() -> None:
     for name in ("plan_videos_opened", "unchanged_videos_opened", "changed_videos_opened"):
         assert f"figure {name} 0 videos" in output
     assert "figure changed_clip_units 1 units" in output
+
+
+@pytest.mark.slow
+def test_the_scaling_benchmark_gives_every_figure_and_its_verdict() -> None:
+    output = run_quick("scale")
+    workers = [f"workers_{n}" for n in (1, 2, 4)]
+    assert figure_names(output) == {
+        *[f"{name}_{what}" for name in workers for what in ("speed", "efficiency")],
+        *["bare_decode_speed", "coordinator_small_rows_speed", "coordinator_maps_speed"],
+        *[f"gpus_fed_at_{n}_clips_per_second" for n in (10, 50, 200)],
+    }
+    assert judged_names(output) == {
+        *[f"{name}_efficiency" for name in workers],
+        "coordinator_small_rows_speed",
+    }
