@@ -79,6 +79,11 @@ class Job:
         """Of scripts and logs."""
         return self.folder / "submitit"
 
+    @property
+    def owner(self) -> int:
+        """Id of the user who submitted it."""
+        return self.folder.stat().st_uid
+
     def lease(self, task: int) -> str:
         """Name of the lease on a task's shards."""
         return f"{self.name}.{task}"
@@ -142,6 +147,9 @@ def create_job(
     now = datetime.now(UTC)
     folder = store.absolute() / JOBS_FOLDER / f"{now:%Y%m%dT%H%M%S.%fZ}-{os.getpid()}"
     folder.parent.mkdir(exist_ok=True)
+    for other in folder.parent.iterdir():
+        if not (other / JOB_FILE).exists():  # a crash left it, while it was made or removed
+            shutil.rmtree(other, ignore_errors=True)
     folder.mkdir(mode=0o700)
     _write(folder / SETUP_FILE, pickle.dumps(setup))
     for number, units in enumerate(tasks):
@@ -186,9 +194,10 @@ def _jobs(folders: Sequence[Path]) -> Iterator[Job]:
             fields = _read_json(folder / JOB_FILE)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        if fields.pop("format") != FORMAT_VERSION:
+        if fields.pop("format", None) != FORMAT_VERSION:
             raise ValueError(
-                f"{folder}: got a job of another version of symbio; merge it with that"
+                f"{folder}: got a job of another version of symbio, expected {FORMAT_VERSION}; "
+                "merge it with that one, or delete the folder if none of its tasks runs"
             )
         yield Job(folder, **fields)
 

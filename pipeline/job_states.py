@@ -39,7 +39,7 @@ def task_states(job: Job) -> list[str]:
     if job.cluster == "local":
         return [RUNNING if _is_alive(job, int(pid)) else "GONE" for pid in job.ids]
     try:
-        states = slurm_states(["--user", str(os.geteuid())])
+        states = slurm_states(["--user", str(job.owner)])
     except (OSError, subprocess.SubprocessError, ValueError):
         too_old = job.age_seconds > (job.time_minutes + QUEUE_MINUTES) * 60
         return ["GONE" if too_old else "UNKNOWN"] * job.tasks

@@ -282,6 +282,25 @@ def test_a_driver_waits_for_a_folder_that_vanished(
     assert sum(task.stored for task in merge_jobs(tmp_path / "store")[0].tasks) == ROWS
 
 
+@pytest.mark.usefixtures("later")
+def test_what_a_crash_left_of_a_job_goes_with_the_next_one(tmp_path: Path) -> None:
+    half = tmp_path / "store" / "jobs" / "20200101T000000.000000Z-1"
+    run(tmp_path, stages=["verb"])
+    half.mkdir(parents=True)
+    (half / "setup.pkl").touch()
+    run(tmp_path, *LOCAL, NO_WAIT)
+    assert list(half.parent.iterdir()) == [the_job(tmp_path).folder]
+
+
+@pytest.mark.usefixtures("later")
+def test_a_job_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    file = the_job(tmp_path).folder / "job.json"
+    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(ValueError, match="another version of symbio, expected 1"):
+        merge_jobs(tmp_path / "store")
+
+
 def unit(number: int, rows: int) -> Unit:
     return Unit(number, (VideoWork(None, {"verb": [None] * rows}),), {})  # type: ignore[arg-type,list-item]
 

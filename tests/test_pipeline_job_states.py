@@ -23,6 +23,7 @@ class FakeJob:
     time_minutes: int = 60
     age_seconds: float = 0.0
     submitit_folder: Path = Path("/jobs/one/submitit")
+    owner: int = 4711
     tasks: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +50,11 @@ def states(job: FakeJob) -> list[str]:
 def test_what_slurm_says_is_told_and_the_rest_is_gone(squeue: Any) -> None:
     squeue("printf '7_0 RUNNING\\n7_1 OUT_OF_MEMORY\\n71_2 PENDING\\n\\nodd line here\\n'")
     assert states(FakeJob(["7_0", "7_1", "7_2"])) == ["RUNNING", "OUT_OF_MEMORY", "GONE"]
+
+
+def test_squeue_is_asked_for_tasks_of_the_user_whose_job_it_is(squeue: Any) -> None:
+    squeue('case "$*" in *"--user 4711") echo "7_0 PENDING";; esac')
+    assert states(FakeJob(["7_0"])) == ["PENDING"]
 
 
 def test_squeue_is_asked_for_every_task_by_itself_and_for_those_that_ended(squeue: Any) -> None:
