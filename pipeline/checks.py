@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -205,8 +206,10 @@ def _folders(config: ExperimentConfig) -> Iterator[Problem]:
         if not nearest.is_dir():
             continue  # which is said already, or when something is written there
         if not os.access(nearest, os.W_OK | os.X_OK):
-            text = f"{key}: got no permission to write in {nearest}, expected it; get it, or name "
-            yield Problem("permission", f"{text}another folder")
+            read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
+            reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
+            advice = "got no access to write, expected it; get it, or name another folder"
+            yield Problem("permission", f"{key}: {nearest}: {reason}: {advice}")
 
 
 def _nearest(folder: Path) -> Path:

@@ -222,7 +222,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(tmp_path: 
 def test_ctrl_c_while_libraries_load(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modules = ("pipeline.commands", "pipeline.head_commands")
+    modules = ("pipeline.commands", "pipeline.plan_commands", "pipeline.head_commands")
 
     class Interrupting:
         def find_spec(self, name: str, *rest: Any) -> None:

@@ -33,6 +33,13 @@ with mock.patch("pipeline.workbench.create_network", side_effect=AssertionError(
 assert outcome.code == 2
 assert f"{store}: Read-only file system: got no access to write" in outcome.err, outcome.err
 
+remount(store, nbytes=100 * 1024)
+outcome = symbio("run", config)
+assert outcome.code == 2
+assert "GiB of free space, expected" in outcome.err, outcome.err
+
+# Somebody else fills it while the run goes on.
+mock.patch("pipeline.run.check_space", return_value=[]).start()
 for kib in (100, 300, 600):
     remount(store, nbytes=kib * 1024)
     outcome = symbio("run", config)

@@ -125,7 +125,7 @@ def test_a_head_may_read_whole_maps(upstream_only: Path, monkeypatch: pytest.Mon
     chosen = ("--set", "head.name=whole_maps")
     refused = symbio("plan", upstream_only / "small.yaml", *chosen)
     assert refused.code == 2
-    assert "which reads verb_map, noun_map, with train.features: aligned; set it" in refused.out
+    assert "which reads verb_map, noun_map, with train.features: aligned; set it" in refused.err
     kept = [
         load_file(
             train(
