@@ -43,6 +43,7 @@ class RunLog:
         self.patience = Patience(experiment.config.engine.storage_seconds, self._waiting)
         self._say = tell
         self._device = experiment.config.device
+        self._has_queued = experiment.config.executor.name == "slurm"
         self._started_at = time.monotonic()
         self._stages: dict[str, dict[str, Any]] = {}
         journal.event(
@@ -73,10 +74,14 @@ class RunLog:
         self._tell()
 
     def finished(self, report: RunReport) -> None:
-        """The run is over; ``own_seconds`` are its seconds, shared out by what each stage cost."""
+        """The run is over; ``own_seconds`` are its seconds, shared out by what each stage cost.
+
+        They are 0 where jobs waited in a queue: nothing is to be learnt from such seconds.
+        """
         videos = [s for s in report.stages if s.made and s.batch_size is not None]
+        seconds = max((stage.seconds for stage in videos), default=0.0)
         own = share_out(
-            max((stage.seconds for stage in videos), default=0.0),
+            0.0 if self._has_queued else seconds,
             {stage.stage: stage.timings.own_seconds for stage in videos},
         )
         self.journal.event(

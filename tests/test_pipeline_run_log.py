@@ -1,0 +1,55 @@
+"""What a run's log says at the end: each stage's share of the seconds, unless jobs were queued."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment_fixtures import make_experiment
+
+from pipeline.experiment import resolve
+from pipeline.journal import Journal
+from pipeline.run_log import RunLog
+from pipeline.run_report import RunReport, StageReport
+from pipeline.timings import Timings
+
+RAN = {"verb": 30.0, "noun": 10.0}
+
+
+def finished(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
+    """What is said of each stage, of a run of 100 seconds."""
+    experiment = resolve(make_experiment(folder, overrides))
+    (folder / "store").mkdir()
+    journal = Journal(folder / "store")
+    log = RunLog(journal, experiment, list(RAN), print)
+    stages = [
+        StageReport(
+            name, "ab", 8, 0, made=8, seconds=100.0, batch_size=2, timings=Timings(busy_seconds)
+        )
+        for name, busy_seconds in RAN.items()
+    ]
+    stages.append(StageReport("aligned", "ab", 8, 0, made=8, seconds=5.0))
+    log.finished(RunReport(stages, [], interrupted=False))
+    assert journal.path is not None
+    event = json.loads(journal.path.read_text().splitlines()[-1])
+    journal.close()
+    assert event["event"] == "run_finished"
+    return {stage["stage"]: stage for stage in event["stages"]}
+
+
+def test_seconds_are_shared_out(tmp_path: Path) -> None:
+    own = {name: stage["own_seconds"] for name, stage in finished(tmp_path).items()}
+    assert own == {"verb": 75.0, "noun": 25.0, "aligned": 5.0}
+
+
+def test_seconds_in_a_queue_are_no_rate(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    stages = finished(tmp_path, "executor={name: slurm, cluster: local}")
+    assert {name: stage["own_seconds"] for name, stage in stages.items()} == {
+        "verb": 0.0,
+        "noun": 0.0,
+        "aligned": 5.0,
+    }
+    assert stages["verb"]["seconds"] == 100.0
