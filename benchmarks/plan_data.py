@@ -100,7 +100,7 @@ def work_to_do(data: PlanData) -> tuple[int, dict[str, int]]:
         plans = plan_videos(experiment, store, experiment.video_stages, retry_failed=False)
         specs = {name: plan.specs for name, plan in plans.items()}
         rows = {name: len(plan.todo) for name, plan in plans.items()}
-        rows["aligned"] = len(plan_aligned(experiment, store, specs).todo)
+        rows["aligned"] = len(plan_aligned(experiment, store, specs, retry_failed=False).todo)
         stages = {
             name: StageShards(plan.row_nbytes, ROWS_PER_SHARD[name], lambda count: 0)
             for name, plan in plans.items()
