@@ -102,6 +102,7 @@ class _Crew:
         self._setup = self._ray.put(setup)
         self._place = _place(journal)
         self._false_starts = 0
+        self._left_at = time.monotonic()
         self._started_at = time.monotonic()
         self._has_told = False
         self._free_from = dict.fromkeys(range(size), 0.0)  # place → when it may be taken again
@@ -135,22 +136,26 @@ class _Crew:
         if not self._workers:  # a place is free in a moment
             time.sleep(LOOK_SECONDS)
             return
+        for worker in self._workers.values():
+            worker.excuse(time.monotonic() - self._left_at)
         by_call = {worker.ask(): worker for worker in self._workers.values()}
         self._ray.wait(list(by_call), timeout=LOOK_SECONDS)
         answered, _ = self._ray.wait(list(by_call), num_returns=len(by_call), timeout=0)
+        messages, ends = [], {}
         for call in answered:
             worker = by_call[call]
             try:
-                said = self._ray.get(call)
+                messages += [(worker, said) for said in worker.hear(self._ray.get(call))]
             except self._ray.exceptions.RayError as error:
-                yield from self._give_up(worker, queue, _reason(error))
-                continue
-            for message in worker.hear(said):
-                yield from self._take(worker, message, queue)
-        for worker in list(self._workers.values()):
-            if worker.silent_seconds > self._stall_seconds:
-                reason = f"no sign of life for {self._stall_seconds:g} s"
-                yield from self._give_up(worker, queue, reason)
+                ends[worker] = _reason(error)
+        for worker in self._workers.values():
+            if worker not in ends and worker.silent_seconds > self._stall_seconds:
+                ends[worker] = f"no sign of life for {self._stall_seconds:g} s"
+        self._left_at = time.monotonic()  # commits may wait for storage, and nobody is heard then
+        for worker, said in messages:
+            yield from self._take(worker, said, queue)
+        for worker, reason in ends.items():
+            yield from self._give_up(worker, queue, reason)
         self._tell_of_no_room()
 
     def stop(self) -> None:

@@ -52,6 +52,10 @@ class Actor:
             return 0.0
         return time.monotonic() - self._heard_at
 
+    def excuse(self, seconds: float) -> None:
+        """Nobody has listened to it for so long."""
+        self._heard_at += seconds
+
     def give(self, unit: Unit) -> None:
         """Let it do a unit."""
         self.unit = unit

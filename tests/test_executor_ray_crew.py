@@ -261,6 +261,21 @@ def test_an_actor_that_answers_but_does_nothing_is_ended(monkeypatch: pytest.Mon
     assert ("lost", 1, "no sign of life for 0.05 s") in run.queue.fates
 
 
+def test_what_is_said_while_the_coordinator_is_away_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A commit waits for storage: the call before brings nothing, the one after it does."""
+    said = [Progress("verb", computed=1)]
+    ray = FakeRay([HERE, [Ready()], [], said, [], said, [], [Finished()], []])
+    run = Run(monkeypatch, ray, worker_stall_seconds=0.5)
+    executor = RayWorkers(RayExecutorConfig(name="ray", worker_stall_seconds=0.5), print)
+    queue: Any = run.queue
+    for progress in executor.run(SETUP, queue, stop=run.stop, journal=Journal(None)):
+        if progress is not None:
+            threading.Event().wait(0.7)
+    assert [fate[0] for fate in run.queue.fates] == ["noted", "noted", "done"]
+
+
 def test_waiting_for_a_unit_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 15), [Finished()], []]
     ray = FakeRay(slow, [HERE, [Ready()], [Finished()], []])
