@@ -15,7 +15,7 @@ from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Decoded
 from pipeline.decode_worker import Beat, Begun, Done, Free, Job, RowSent, run_worker
 from pipeline.frame_ring import create_frame_file, map_frames
-from pipeline.processes import start_context, without_main
+from pipeline.processes import limit_waiting, start_context, without_main
 from pipeline.rows import VideoRow
 from pipeline.work import Progress, VideoWork
 
@@ -38,6 +38,7 @@ class DecodeProcess:
         with without_main():
             self._process.start()
         theirs.close()
+        limit_waiting(self.connection)
         reduction.send_handle(self.connection, descriptor, self._process.pid)
         os.close(descriptor)
         self.has_begun = False
@@ -139,5 +140,5 @@ class DecodeProcess:
         return DecodedRow(message.stage, row, frames, message.clamped, message.timings)
 
     def _send(self, message: Job | Free) -> None:
-        with suppress(ConnectionError):  # it has died since; listening to it finds out
+        with suppress(OSError):  # it has died since, or hangs; listening to it finds out
             self.connection.send(message)

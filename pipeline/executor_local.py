@@ -11,9 +11,10 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 
 from pipeline.decoder import usable_cores
+from pipeline.errors import in_words
 from pipeline.journal import Journal
 from pipeline.local_worker import Broken, Finished, Ready, Stop, run_local_worker
-from pipeline.processes import start_context, without_main
+from pipeline.processes import limit_waiting, start_context, without_main
 from pipeline.unit_queue import UnitQueue
 from pipeline.work import Progress, Unit
 from pipeline.workbench import Setup, Workbench, start_decoder
@@ -21,6 +22,7 @@ from pipeline.workbench import Setup, Workbench, start_decoder
 __all__ = ["InProcess", "LocalWorkers"]
 
 LOOK_SECONDS = 1.0
+MOST_MESSAGES = 64  # of one worker before others are heard
 STARTING_SECONDS = 600.0  # a worker may take to build its networks
 JOIN_SECONDS = 10.0
 # Workers in turn that end before they are built, with no unit to blame.
@@ -102,20 +104,19 @@ class _Crew:
                 )
 
     def listen(self, queue: UnitQueue) -> Iterator[Progress]:
-        """One message of each worker that has something to say, and the end of those that died."""
+        """What workers have to say, and the end of those that died."""
         by_connection = {worker.connection: worker for worker in self._workers.values()}
         for connection in wait(list(by_connection), timeout=LOOK_SECONDS):
             worker = by_connection[connection]
-            try:
-                message = worker.receive()
-            except (EOFError, OSError):
-                yield from self._give_up(worker, queue, hung=False)
-                continue
-            yield from self._take(worker, message, queue)
+            for _ in range(MOST_MESSAGES):
+                if self._workers.get(worker.place) is not worker or not worker.has_spoken:
+                    break
+                yield from self._hear(worker, queue)
         for worker in list(self._workers.values()):
             patience_seconds = self._stall_seconds if worker.was_ready else STARTING_SECONDS
             if worker.silent_seconds > patience_seconds:
-                yield from self._give_up(worker, queue, hung=True)
+                reason = f"no sign of life for {patience_seconds:g} s"
+                yield from self._give_up(worker, queue, reason)
 
     def stop(self) -> None:
         """Let everybody end early."""
@@ -129,10 +130,21 @@ class _Crew:
             self._journal.event("worker_ended", worker=worker.name, pid=worker.pid, reason="done")
         self._workers.clear()
 
+    def _hear(self, worker: _Worker, queue: UnitQueue) -> Iterator[Progress]:
+        """A worker's next message, or its end."""
+        try:
+            message = worker.receive()
+        except (EOFError, OSError):
+            yield from self._give_up(worker, queue)
+        else:
+            yield from self._take(worker, message, queue)
+
     def _take(self, worker: _Worker, message: object, queue: UnitQueue) -> Iterator[Progress]:
         if isinstance(message, Broken):
-            raise message.error
-        if isinstance(message, Ready):
+            if message.is_of_the_run:
+                raise message.error
+            yield from self._give_up(worker, queue, in_words(message.error))
+        elif isinstance(message, Ready):
             self._false_starts = 0
         elif isinstance(message, Finished):
             unit = worker.finished()
@@ -142,13 +154,13 @@ class _Crew:
             queue.note(worker.unit, message)
             yield message
 
-    def _give_up(self, worker: _Worker, queue: UnitQueue, *, hung: bool) -> Iterator[Progress]:
+    def _give_up(
+        self, worker: _Worker, queue: UnitQueue, reason: str | None = None
+    ) -> Iterator[Progress]:
         """End a worker; what is left of its unit is queued again."""
         del self._workers[worker.place]
         worker.end()
-        reason = worker.fate
-        if hung:
-            reason = f"no sign of life for {self._stall_seconds:g} s"
+        reason = reason or worker.fate
         self._journal.event("worker_ended", worker=worker.name, pid=worker.pid, reason=reason)
         if not worker.was_ready:
             self._false_starts += 1
@@ -180,6 +192,7 @@ class _Worker:
         with without_main():
             self._process.start()
         theirs.close()
+        limit_waiting(self.connection)
         self.was_ready = False
         self.unit: Unit | None = None
         self._stopped = False
@@ -196,9 +209,14 @@ class _Worker:
         return self.was_ready and self.unit is None
 
     @property
+    def has_spoken(self) -> bool:
+        """Whether there is a message of it, or its end."""
+        return bool(self.connection.poll())
+
+    @property
     def silent_seconds(self) -> float:
         """Since it last spoke while it had something to do."""
-        if self.is_idle or self.connection.poll():
+        if self.is_idle or self.has_spoken:
             return 0.0
         return time.monotonic() - self._heard_at
 
@@ -247,7 +265,7 @@ class _Worker:
         self.connection.close()
 
     def _send(self, message: Unit | Stop) -> None:
-        with suppress(ConnectionError):  # it has died since; listening to it finds out
+        with suppress(OSError):  # it has died since, or hangs; listening to it finds out
             self.connection.send(message)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config_ray import RayExecutorConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, in_words
 from pipeline.journal import Journal
 from pipeline.local_worker import Broken, Finished, Ready
 from pipeline.ray_actor import Actor
@@ -172,8 +172,10 @@ class _Crew:
 
     def _take(self, worker: Actor, message: object, queue: UnitQueue) -> Iterator[Progress]:
         if isinstance(message, Broken):
-            raise _with_host(message.error, worker.host)
-        if isinstance(message, Lacking):
+            if message.is_of_the_run:
+                raise _with_host(message.error, worker.host)
+            yield from self._give_up(worker, queue, in_words(message.error))
+        elif isinstance(message, Lacking):
             _check_shared(message.path, worker.host)
         elif isinstance(message, Here):
             gpus = message.gpus

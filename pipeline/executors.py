@@ -35,7 +35,9 @@ class Executor(Protocol):
     def run(
         self, setup: Setup, queue: UnitQueue, *, stop: threading.Event, journal: Journal
     ) -> Generator[Progress | None, None, None]:
-        """Have all units of a queue done; yield what came of them, None now and then.
+        """Have all units of a queue done; yield what came of them, and None now and then.
+
+        What was yielded before None is committed when the next one is asked for.
 
         Each progress of a unit is told to `queue.note` before it is yielded, each unit that is
         finished to `queue.done`, each whose worker died to `queue.lost`, whose failures are yielded

@@ -71,10 +71,10 @@ class JobWatch:
                 ended = [task for task in sorted(self._open) if states[task] in ENDED]
             for task in sorted(self._open):
                 yield from self._read(task, queue)
+            yield None  # whoever got the progress commits it now
             for task in ended:
                 self._end(task, states[task])
-            self._job.save_merged()  # whoever got the progress has committed it by now
-            yield None
+            self._job.save_merged()
             if self._open:
                 stop.wait(JOURNAL_SECONDS)
         if len(self._finished) == len(self._tasks):

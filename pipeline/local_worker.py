@@ -41,6 +41,11 @@ class Broken:
 
     error: Exception
 
+    @property
+    def is_of_the_run(self) -> bool:
+        """Whether other workers would fare no better; a GPU may break for one of them alone."""
+        return not isinstance(self.error, RuntimeError | MemoryError)
+
 
 @dataclass(frozen=True)
 class Stop:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
 
-__all__ = ["start_context", "without_main"]
+__all__ = ["limit_waiting", "start_context", "without_main"]
+
+HALF_A_MESSAGE_SECONDS = 60
 
 
 @contextmanager
@@ -24,6 +30,20 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def limit_waiting(connection: Connection) -> None:
+    """Let nobody wait for ever for the rest of a message from, or to, a process that was stopped.
+
+    Sending and receiving then raise OSError.
+
+    Args:
+        connection: one end of a pipe with two directions, which is a pair of sockets.
+    """
+    limit = struct.pack("ll", HALF_A_MESSAGE_SECONDS, 0)
+    with socket.socket(fileno=os.dup(connection.fileno())) as pair:
+        pair.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        pair.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def start_context() -> Any:

@@ -22,7 +22,7 @@ from pipeline.generations import create_generation
 from pipeline.journal import LIVE_FILE, Journal
 from pipeline.merge import in_words, merge_jobs, rows_out
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
-from pipeline.record import record
+from pipeline.record import Recorder
 from pipeline.reproduce import ConfigSource
 from pipeline.rows import VideoRow
 from pipeline.run_aligned import run_aligned
@@ -115,11 +115,11 @@ def _run_videos(
         reports[name].batch_size_wanted = experiment.video_stages[name].batch_size
     started = time.monotonic()
     setup = make_setup(experiment, generations)
+    recorder = Recorder(reports, generations, reporter, log)
     with closing(executor.run(setup, queue, stop=stop, journal=log.journal)) as progresses:
         for progress in progresses:
-            if progress is not None:
-                record(progress, reports[progress.stage], generations[progress.stage], log)
-                reporter.advance(progress.stage, progress.computed + len(progress.failures))
+            recorder.take(progress)
+    recorder.commit()
     for path in replaced_weights(setup.weights):
         reporter.say(
             f"{path}: was replaced while the run went on; its rows are of the weights it began with"

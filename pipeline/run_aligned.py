@@ -19,7 +19,7 @@ from pipeline.experiment import Experiment
 from pipeline.generations import create_generation, open_generation
 from pipeline.patience import Patience
 from pipeline.plan import plan_aligned
-from pipeline.record import record
+from pipeline.record import Recorder
 from pipeline.rows import CLAMPED, DerivedRow
 from pipeline.run_log import RunLog
 from pipeline.run_report import Reporter, StageReport, stage_report
@@ -62,13 +62,14 @@ def run_aligned(
     reporter.start(aligned.name, len(rows))
     log.start(aligned.name, len(rows))
     started = time.monotonic()
+    recorder = Recorder({aligned.name: report}, {aligned.name: generation}, reporter, log)
     with (
         closing(Aligner(aligned, readers, plan.specs)) as aligner,
         closing(_make(rows, aligner, readers, generation, report, stop, log.patience)) as made,
     ):
         for progress in made:
-            record(progress, report, generation, log)
-            reporter.advance(aligned.name, progress.computed + len(progress.failures))
+            recorder.take(progress)
+        recorder.commit()
     report.seconds = time.monotonic() - started
     return report
 
@@ -81,7 +82,7 @@ def _make(
     report: StageReport,
     stop: threading.Event,
     patience: Patience,
-) -> Generator[Progress, None, None]:
+) -> Generator[Progress | None, None, None]:
     """Align by pieces and write shards beside it; failures are told with the shard that follows."""
     name = generation.stage
     shards = ShardThread({name: report.timings}, patience)
@@ -103,6 +104,7 @@ def _make(
                     shards.write(name, generation.shard_writer(), numbers, shard.rows)
                 shard = _Shard(aligner, readers, generation)
             yield from shards.progress()
+            yield None
         yield from shards.progress(finish=True)
     finally:
         shards.close()

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pipeline.experiment import Experiment
@@ -14,7 +14,7 @@ from pipeline.journal import Journal
 from pipeline.patience import Patience
 from pipeline.rates import share_out
 from pipeline.run_report import RunReport
-from pipeline.work import Progress
+from stores.base import Failure, Receipt
 
 __all__ = ["RunLog"]
 
@@ -61,16 +61,19 @@ class RunLog:
         self._stages[stage] = {"rows": rows, "stored": 0, "failed": 0, "nbytes": 0}
         self._tell()
 
-    def committed(self, progress: Progress) -> None:
-        """Receipt and failures of a progress are in the manifest."""
-        done = self._stages[progress.stage]
-        if progress.receipt is not None:
-            rows, nbytes = len(progress.receipt.slots), progress.receipt.nbytes
+    def committed(
+        self, stage: str, receipts: Sequence[Receipt], failures: Sequence[Failure]
+    ) -> None:
+        """Receipts and failures are in the manifest."""
+        done = self._stages[stage]
+        if receipts:
+            rows = sum(len(receipt.slots) for receipt in receipts)
+            nbytes = sum(receipt.nbytes for receipt in receipts)
             done["stored"] += rows
             done["nbytes"] += nbytes
-            self.journal.event("committed", stage=progress.stage, rows=rows, nbytes=nbytes)
-        done["failed"] += len(progress.failures)
-        self.journal.failures(progress.stage, progress.failures)
+            self.journal.event("committed", stage=stage, rows=rows, nbytes=nbytes)
+        done["failed"] += len(failures)
+        self.journal.failures(stage, failures)
         self._tell()
 
     def finished(self, report: RunReport) -> None:

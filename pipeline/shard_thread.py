@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ __all__ = ["ShardThread"]
 
 # Shards that may wait to be written; beyond that the networks wait for the disk.
 MOST_WAITING = 2
+LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class ShardThread:
         future = self._thread.submit(_write, writer, numbers, rows, self._patience)
         self._waiting.append((stage, future))
 
-    def progress(self, *, finish: bool = False) -> Iterator[Progress]:
-        """What has been written since; waits for all of it with ``finish``.
+    def progress(self, *, finish: bool = False) -> Iterator[Progress | None]:
+        """What has been written since; waits for all of it with ``finish``, and says None so long.
 
         Raises:
             OSError, ValueError: a shard could not be written.
@@ -57,6 +58,9 @@ class ShardThread:
             stage, future = self._waiting[0]
             if not (finish or future.done() or len(self._waiting) > MOST_WAITING):
                 return
+            if not wait([future], timeout=LOOK_SECONDS).done:
+                yield None  # the disk is slow, or gone for a while
+                continue
             written = future.result()
             del self._waiting[0]
             self._timings[stage].write_seconds += written.seconds

@@ -8,7 +8,7 @@ workers in turn, without a row getting done, is to blame: its rows have failed.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -48,11 +48,18 @@ class _Task:
 
 @dataclass
 class _Out:
-    """A unit that a worker has. ``left``: rows that are neither stored nor failed."""
+    """A unit that a worker has.
+
+    Attributes:
+        left: rows that are neither stored nor failed.
+        computed: of each stage, rows that were told of and not stored yet.
+        settled: whether a row was stored or has failed.
+    """
 
     task: _Task
     works: Sequence[VideoWork]
     left: set[tuple[str, str]] = field(default_factory=set)
+    computed: Counter[str] = field(default_factory=Counter)
     settled: bool = False
 
 
@@ -110,8 +117,10 @@ class UnitQueue:
         if out is None:
             return  # late: its worker was given up meanwhile
         keys = [failure.row_key for failure in progress.failures]
+        out.computed[progress.stage] += progress.computed
         if progress.receipt is not None:
             keys += [key for key, _ in progress.receipt.slots.values()]
+            out.computed[progress.stage] -= len(progress.receipt.slots)
         out.left.difference_update((progress.stage, key) for key in keys)
         out.settled = out.settled or bool(keys)
 
@@ -126,22 +135,25 @@ class UnitQueue:
             reason: how the worker ended, in words.
 
         Returns:
-            Failures of a video that is to blame.
+            Failures of a video that is to blame, and rows that will be computed again, as fewer
+            than none.
         """
         out = self._out.pop(unit.number, None)
         if out is None or not out.left:
             return []
+        computed = +out.computed  # those above zero
+        again = [Progress(stage, computed=-rows) for stage, rows in computed.items()]
         works = _left(out.works, out.left)
         deaths = 1 if out.settled else out.task.deaths + 1
         if len(works) == 1 and len(out.works) == 1:
             if deaths >= MOST_DEATHS:
-                return _failures(works[0], reason)
+                return again + _failures(works[0], reason)
             self._waiting.appendleft(_Task(works, deaths))
         elif deaths == 1:
             self._waiting.appendleft(_Task(works, deaths))
         else:
             self._waiting.extendleft(_Task([work]) for work in reversed(works))
-        return []
+        return again
 
     def _next_number(self) -> int:
         self._number += 1

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from test_executor_ray_crew import SETUP, FakeQueue
 
-from pipeline import executor_local
+from pipeline import executor_local, processes
 from pipeline.executor_local import LocalWorkers
 from pipeline.journal import Journal
-from pipeline.local_worker import Finished, Ready
+from pipeline.local_worker import Broken, Finished, Ready
 from pipeline.work import Progress
 
 
@@ -81,3 +81,57 @@ def test_no_unit_is_to_blame_for_a_worker_that_never_began(
     workers = LocalWorkers(1, stall_seconds=60)
     list(workers.run(setup, queue, stop=threading.Event(), journal=Journal(None)))
     assert queue.fates == [("done", 1)]
+
+
+def stops_in_mid_sentence(connection: Connection, setup: Any) -> None:
+    """Is stopped while a message is on its way, the second time it does as it should."""
+    connection.send(Ready())
+    unit = connection.recv()
+    if unit.number < 100:
+        os.write(connection.fileno(), struct.pack("!i", 1000) + b"half of it")
+        os.kill(os.getpid(), signal.SIGSTOP)
+    connection.send(Finished())
+    connection.recv()
+
+
+def test_a_worker_stopped_while_it_speaks_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor_local, "run_local_worker", stops_in_mid_sentence)
+    monkeypatch.setattr(processes, "HALF_A_MESSAGE_SECONDS", 1)
+    queue: Any = FakeQueue(1)
+    workers = LocalWorkers(1, stall_seconds=60)
+    list(workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None)))
+    assert queue.fates == [("lost", 1, "signal SIGKILL"), ("done", 101)]
+
+
+def breaks(connection: Connection, setup: Any) -> None:
+    """Its device fails with the first unit."""
+    connection.send(Ready())
+    unit = connection.recv()
+    connection.send(Broken(RuntimeError("CUDA error")) if unit.number < 100 else Finished())
+    connection.recv()
+
+
+def test_a_device_that_breaks_costs_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_local, "run_local_worker", breaks)
+    queue: Any = FakeQueue(1)
+    workers = LocalWorkers(1, stall_seconds=60)
+    list(workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None)))
+    assert queue.fates == [("lost", 1, "CUDA error"), ("done", 101)]
+
+
+def has_no_room(connection: Connection, setup: Any) -> None:
+    """The disk is full."""
+    connection.send(Ready())
+    connection.recv()
+    connection.send(Broken(OSError(28, "No space left on device")))
+    connection.recv()
+
+
+def test_a_full_disk_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_local, "run_local_worker", has_no_room)
+    queue: Any = FakeQueue(1)
+    workers = LocalWorkers(1, stall_seconds=60)
+    with pytest.raises(OSError, match="No space left"):
+        list(workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None)))

@@ -47,9 +47,10 @@ class Run:
     def make(self, clips: Sequence[Clip] = CLIPS) -> None:
         rows = self._stage.rows(clip_table(*clips))
         with closing(Aligner(self._stage, self.generations, self.aligned.specs)) as made:
-            for progress in run_aligned._make(
+            making = run_aligned._make(
                 rows, made, self.generations, self.aligned, self.report, self.stop, Patience(0)
-            ):
+            )
+            for progress in filter(None, making):
                 self.progress.append(progress)
                 receipts = [progress.receipt] if progress.receipt else []
                 self.aligned.commit(receipts, progress.failures)

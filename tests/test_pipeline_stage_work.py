@@ -79,10 +79,10 @@ class Setup:
         for value in values:
             self.progress += self.work.add(decoded(value))
             self.work.write(self.shards)
-            self.progress += self.shards.progress()
+            self.progress += filter(None, self.shards.progress())
         self.progress += self.work.flush()
         self.work.write(self.shards, everything=True)
-        self.progress += self.shards.progress(finish=True)
+        self.progress += filter(None, self.shards.progress(finish=True))
         self.shards.close()
         fates = {f.row_key: f.error_class for p in self.progress for f in p.failures}
         for progress in self.progress:

@@ -182,3 +182,11 @@ def test_a_queue_is_open_until_its_units_are_finished(stop_early: bool) -> None:
         queue.note(unit, stored(unit, "a", range(40)))
     queue.done(unit)
     assert not queue.open
+
+
+def test_rows_that_are_computed_again_do_not_count_twice() -> None:
+    queue, _ = make_queue([planned("a", 40)])
+    unit = taken(queue)
+    queue.note(unit, Progress("verb", computed=12))
+    queue.note(unit, stored(unit, "a", range(8)))
+    assert [(p.stage, p.computed, p.failures) for p in lose(queue, unit)] == [("verb", -4, ())]
