@@ -24,6 +24,7 @@ from pipeline.experiment import resolve
 from pipeline.reproduce import ConfigSource
 from pipeline.run_report import RunReport, write_report
 from pipeline.settled import settled_report
+from pipeline.stages import STAGE_NAMES
 from pipeline.stored import open_if_there, recorded_failures
 
 __all__ = ["run_stages"]
@@ -42,6 +43,9 @@ def run_stages(
 ) -> RunReport:
     """Bring stages up to date, with progress and a summary, and a report for programs.
 
+    Args:
+        stages: none are those that the config has a use for.
+
     Raises:
         ConfigError: something is in the way of a run, or there is no such class of errors.
     """
@@ -52,6 +56,8 @@ def run_stages(
         with open_if_there(config.store.path) as store:
             of_classes(recorded_failures(store), retry_failed)  # which there are
     experiment = resolve(config, rehash=rehash)
+    unread = not stages and config.train.features == "maps"
+    stages = stages or [name for name in STAGE_NAMES if not (unread and name == "aligned")]
     report = settled_report(experiment, stages, retry_failed=retry_failed)
     if report is None:
         from pipeline.run import run_experiment  # with the networks' libraries
@@ -66,6 +72,11 @@ def run_stages(
                 source=source,
             )
     print_run(console, report, quiet=quiet)
+    if unread:
+        console.print(
+            "aligned: skipped, as train.features: maps makes its rows in memory; "
+            "--stage aligned makes them"
+        )
     if report_path is not None:
         write_report(report, report_path)
     print_boxless(console, experiment)

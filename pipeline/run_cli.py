@@ -106,7 +106,7 @@ def run(
         report = run_stages(
             load(config, overrides),
             make_console(),
-            stages=stages or STAGES,
+            stages=stages,
             retry_failed=classes or retry_failed,
             source=ConfigSource(config, overrides),
             rehash=rehash,

@@ -50,6 +50,18 @@ def stages_in(folder: Path) -> set[str]:
         return {generation.stage for generation in store.generations()}
 
 
+def test_a_run_makes_no_aligned_rows_that_nobody_reads(upstream_only: Path, tmp_path: Path) -> None:
+    config = copied(upstream_only, tmp_path / "copy")
+    done = symbio("run", config, *MAPS)
+    assert done.code == 0, done.err
+    assert "aligned: skipped, as train.features: maps" in done.out
+    assert stages_in(config.parent) == set(UPSTREAM)
+    asked = symbio("run", config, *MAPS, "--stage", "aligned")
+    assert asked.code == 0, asked.err
+    assert "aligned: skipped" not in asked.out
+    assert stages_in(config.parent) == {*UPSTREAM, "aligned"}
+
+
 def test_a_head_from_maps_is_that_from_aligned_rows(upstream_only: Path, tmp_path: Path) -> None:
     config = copied(upstream_only, tmp_path / "copy")
     folder = config.parent
