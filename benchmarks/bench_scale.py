@@ -11,8 +11,9 @@ cores, whichever are fewer. A worker alone may use more than one thread and exce
 
 Coordinator: a run whose workers give units back at once, with their shards written while the clock
 stands still: what is measured is taking units, reserving shards, committing, the journal and the
-report. Rows have 64 bytes; a shard, and so a commit, holds 3,000 of them, as of objects, or 32, as
-of maps of a ResNet-50. One coordinator feeds as many GPUs as its rows per second divided by the
+report. Rows have 64 bytes; a shard holds 3,000 of them, as of objects, or 32, as of maps of a
+ResNet-50. Shards of a unit come at once and are committed at once, as they do when a coordinator
+has all it can do. One coordinator feeds as many GPUs as its rows per second divided by the
 clips per second of one GPU; `gpus_fed_at_N_clips_per_second` says how many that is for maps and
 some N, which are examples and not measured here.
 """

@@ -14,6 +14,7 @@ from scale_cases import Effort, experiment, run
 import pipeline.run
 from pipeline.generations import create_network
 from pipeline.journal import Journal
+from pipeline.patience import Patience
 from pipeline.run_setup import stage_shards
 from pipeline.stages import VideoStage
 from pipeline.unit_queue import StageShards, UnitQueue
@@ -43,9 +44,9 @@ class ReadyWorkers:
         self.rows_per_shard = rows_per_shard
         self.seconds = 0.0
 
-    def stage_shards(self, generation: FeatureStore) -> StageShards:
+    def stage_shards(self, generation: FeatureStore, patience: Patience) -> StageShards:
         """What the queue reserves shards for."""
-        return replace(stage_shards(generation), rows_per_shard=self.rows_per_shard)
+        return replace(stage_shards(generation, patience), rows_per_shard=self.rows_per_shard)
 
     def run(
         self, setup: Setup, queue: UnitQueue, *, stop: object, journal: Journal
@@ -63,6 +64,7 @@ class ReadyWorkers:
             for progress in made:
                 queue.note(unit, progress)
                 yield progress
+            yield None  # commit
             queue.done(unit)
             self.seconds += time.perf_counter() - started
 
