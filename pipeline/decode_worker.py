@@ -29,6 +29,9 @@ from pipeline.work import Progress, VideoWork
 __all__ = ["Beat", "Begun", "Done", "Free", "Job", "RowSent", "end_with_parent", "run_worker"]
 
 BEAT_SECONDS = 1.0
+# Each row is answered. What is under way has to fit into the connection both ways, which takes some
+# 160 rows and 270 answers: beyond that both sides would wait for room, and neither would read.
+MOST_ROWS_AHEAD = 100
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ class _Outlet:
 
     def _wait_for_room(self, nbytes: int) -> int:
         began = time.monotonic()
-        while (offset := self._ring.allocate(nbytes)) is None:
+        while len(self._ring) >= MOST_ROWS_AHEAD or (offset := self._ring.allocate(nbytes)) is None:
             self._connection.recv()  # while a job runs, only Free comes
             self.free()
         self._waited_seconds += time.monotonic() - began

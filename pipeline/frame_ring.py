@@ -48,6 +48,10 @@ class RingLayout:
         self._head = 0
         self._rows: deque[int] = deque()  # offsets, oldest first
 
+    def __len__(self) -> int:
+        """Rows that are in it."""
+        return len(self._rows)
+
     def allocate(self, nbytes: int) -> int | None:
         """Offset of room for a row, which is taken then; None if rows must be freed first.
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +21,14 @@ from decode_child import EndlessVideo, GreedyVideo, HarmfulVideo, die_in_mid_sen
 from video_files import write_video
 
 from extractors.geometry import square
-from pipeline import decode_process
+from pipeline import decode_process, decode_worker
 from pipeline.decode_limits import DecodeLimits
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_pool import DecodePool
 from pipeline.decode_videos import decode_video
+from pipeline.decode_worker import Free, RowSent
 from pipeline.rows import VideoRow
+from pipeline.timings import Timings
 from pipeline.videos import Video
 from pipeline.work import Progress, VideoWork
 
@@ -306,3 +309,41 @@ def test_closing_ends_the_processes(videos: list[Path]) -> None:
 def test_no_processes_are_refused() -> None:
     with pytest.raises(ValueError, match="got 0 decode processes"):
         pool(processes=0)
+
+
+class Answers:
+    """A connection whose other side answers rows only when it is asked to; none is ever lost."""
+
+    def __init__(self) -> None:
+        self.open = self.most_open = self.sent = 0
+
+    def send(self, message: object) -> None:
+        if isinstance(message, RowSent):
+            self.sent += 1
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+
+    def recv(self) -> Free:
+        self.open -= 1
+        return Free()
+
+
+def test_small_rows_do_not_fill_the_connection() -> None:
+    """Some hundred rows under way, unanswered, and both sides would wait for ever."""
+    connection = Answers()
+    outlet = decode_worker._Outlet(connection, np.zeros(2**24, np.uint8))  # type: ignore[arg-type]
+    frame = np.zeros((4, 4, 3), np.uint8)
+    for number in range(1000):
+        one = row("v", f"v-{number}", [number])
+        outlet.send_row(DecodedRow("verb", one, [frame], False, Timings()))
+    assert connection.sent == 1000
+    assert connection.most_open == decode_worker.MOST_ROWS_AHEAD
+
+
+def test_a_video_of_many_small_rows_comes_through(videos: list[Path]) -> None:
+    many = work(videos[0], clips=1500)
+    rows = [replace(one, times_us=one.times_us % 600_000) for one in many.rows["verb"]]
+    frames, failures = collect(
+        pool(processes=1, ring_nbytes=2**26), [VideoWork(many.video, {"verb": rows})]
+    )
+    assert (len(frames), failures) == (1500, {})
