@@ -39,8 +39,8 @@ class Effort:
     turns: int
 
 
-FULL = Effort(videos=16, clips=40, size_px=(456, 256), rows=100_000, turns=3)
-QUICK = Effort(videos=4, clips=2, size_px=(128, 96), rows=300, turns=1)
+FULL = Effort(videos=64, clips=40, size_px=(456, 256), rows=100_000, turns=2)
+QUICK = Effort(videos=12, clips=2, size_px=(128, 96), rows=300, turns=1)
 
 
 def experiment(folder: Path, videos: Sequence[Path], clips: int, *overrides: str) -> Experiment:
@@ -72,15 +72,22 @@ def run(wanted: Experiment) -> StageReport:
     return stage
 
 
-def working_seconds(folder: Path) -> float:
-    """From the start of the first unit to the last commit, by the run's journal."""
+def steady_speed(folder: Path, clips: int) -> float:
+    """Rows per second from when the last worker began to the end, by the run's journal.
+
+    What others were at when it began is left out, on the cautious side.
+    """
     (log,) = (folder / "store" / "logs").iterdir()
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    times = {
-        name: [datetime.fromisoformat(event["time"]) for event in events if event["event"] == name]
-        for name in ("unit_started", "committed")
-    }
-    return (max(times["committed"]) - min(times["unit_started"])).total_seconds()
+    started = [event for event in events if event["event"] == "unit_started"]
+    first: dict[str, str] = {}
+    for event in started:
+        first.setdefault(event["worker"], event["time"])
+    begun = max(first.values())
+    ended = max(event["time"] for event in events if event["event"] == "unit_finished")
+    rows = sum(clips * len(event["videos"]) for event in started if event["time"] >= begun)
+    seconds = datetime.fromisoformat(ended) - datetime.fromisoformat(begun)
+    return rows / seconds.total_seconds()
 
 
 class _Silent:

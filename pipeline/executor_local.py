@@ -91,7 +91,8 @@ class _Crew:
     def hand_out(self, queue: UnitQueue) -> None:
         """Replace who is gone, and give units to who is ready and has none."""
         for place in range(len(self._setups)):
-            if place not in self._workers and len(queue):
+            worth_trying = self._false_starts < MOST_FALSE_STARTS or not self._workers
+            if place not in self._workers and len(queue) and worth_trying:
                 self._workers[place] = self._start(place)
         for worker in self._workers.values():
             if worker.is_idle and (unit := queue.take()) is not None:
@@ -164,9 +165,10 @@ class _Crew:
         self._journal.event("worker_ended", worker=worker.name, pid=worker.pid, reason=reason)
         if not worker.was_ready:
             self._false_starts += 1
-            if self._false_starts == MOST_FALSE_STARTS:
+            others = any(other.was_ready for other in self._workers.values())
+            if self._false_starts >= MOST_FALSE_STARTS and not others:
                 raise RuntimeError(
-                    f"{MOST_FALSE_STARTS} workers in turn ended before they began ({reason}); run "
+                    f"{self._false_starts} workers in turn ended before they began ({reason}); run "
                     "with --set executor.workers=0 to work in the main process and see why, or "
                     "with fewer workers if memory ran out"
                 )

@@ -70,6 +70,7 @@ def run_aligned(
         for progress in made:
             recorder.take(progress)
         recorder.commit()
+    report.left = len(rows) - report.made - len(report.failures)
     report.seconds = time.monotonic() - started
     return report
 

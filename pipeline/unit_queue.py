@@ -22,7 +22,7 @@ EARLY_SHARDS = 16  # that a unit may close before they are full
 SPARE_SHARDS = 16  # numbers that turn out to be taken, by a worker thought dead
 # What each worker should get at least of a run, so that none waits long for the last one.
 UNITS_PER_WORKER = 8
-LEAST_UNIT_NBYTES, MOST_UNIT_NBYTES = 32 * 2**20, 512 * 2**20
+MOST_UNIT_NBYTES = 512 * 2**20
 
 
 class WorkerDied(Exception):
@@ -174,9 +174,7 @@ class UnitQueue:
     ) -> Iterator[Sequence[PlannedVideo]]:
         """Runs of videos of about the same number of bytes."""
         sizes = [self._nbytes(video) for video in videos]
-        share = sum(sizes) // (UNITS_PER_WORKER * workers)
-        least = min(LEAST_UNIT_NBYTES, sum(sizes) // (2 * workers))
-        wanted = max(least, min(MOST_UNIT_NBYTES, share))
+        wanted = min(MOST_UNIT_NBYTES, sum(sizes) // (UNITS_PER_WORKER * workers))
         run: list[PlannedVideo] = []
         nbytes = 0
         for video, size in zip(videos, sizes, strict=True):

@@ -135,3 +135,28 @@ def test_a_full_disk_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     workers = LocalWorkers(1, stall_seconds=60)
     with pytest.raises(OSError, match="No space left"):
         list(workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None)))
+
+
+def only_one_begins(connection: Connection, setup: Any) -> None:
+    """The GPU of all others is broken."""
+    if Path(setup.device).is_dir():
+        (Path(setup.device) / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    connection.send(Ready())
+    while True:
+        connection.recv()
+        connection.send(Finished())
+
+
+def test_a_place_where_nobody_can_begin_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_local, "run_local_worker", only_one_begins)
+    setups = [SETUP, replace(SETUP, device=str(tmp_path))]
+    monkeypatch.setattr(executor_local, "_shared_out", lambda setup, size: setups)
+    queue: Any = FakeQueue(200)
+    workers = LocalWorkers(2, stall_seconds=60)
+    list(workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None)))
+    assert len(queue.fates) == 200
+    assert {fate[0] for fate in queue.fates} == {"done"}
+    assert len(list(tmp_path.iterdir())) <= executor_local.MOST_FALSE_STARTS

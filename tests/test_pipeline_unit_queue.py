@@ -71,19 +71,18 @@ def lose(queue: UnitQueue, unit: Unit) -> list[Progress]:
     return queue.lost(unit, "signal SIGKILL")
 
 
-def test_a_unit_is_a_run_of_videos_that_fills_some_shards() -> None:
-    videos = [planned(f"v{number}", 40) for number in range(5)]
-    queue, _ = make_queue(videos, workers=1)
+def test_units_are_runs_of_videos_eight_for_each_worker() -> None:
+    videos = [planned(f"v{number}", 10) for number in range(32)]
+    queue, _ = make_queue(videos, workers=2)
     units = [names(queue.take()) for _ in range(len(queue))]
-    assert units == [["v0"], ["v1"], ["v2"], ["v3"], ["v4"]]  # 40 MiB are more than a shard
-    queue, _ = make_queue([planned(f"v{number}", 10) for number in range(5)])
-    assert [names(queue.take()) for _ in range(len(queue))] == [["v0", "v1", "v2"], ["v3", "v4"]]
+    assert units == [[f"v{2 * number}", f"v{2 * number + 1}"] for number in range(16)]
+    assert len(make_queue(videos, workers=4)[0]) == 32
 
 
-def test_little_work_still_reaches_every_worker() -> None:
-    videos = [planned(f"v{number}", 1) for number in range(8)]
-    assert len(make_queue(videos, workers=4)[0]) == 8
-    assert len(make_queue(videos, workers=1)[0]) == 2
+def test_units_of_large_work_fill_some_shards_and_no_more() -> None:
+    videos = [planned(f"v{number}", 1, stages=("verb",)) for number in range(400)]
+    queue, _ = make_queue(videos, row_nbytes=32 * MIB)
+    assert {len(names(queue.take())) for _ in range(len(queue))} == {16}  # of 512 MiB
 
 
 def test_units_can_travel_and_have_shards_of_their_own() -> None:
@@ -107,7 +106,7 @@ def test_a_worker_of_this_process_takes_all_and_reserves_shards_as_it_goes() -> 
 
 
 def test_what_is_left_of_a_lost_unit_is_tried_again_with_other_shards() -> None:
-    queue, _ = make_queue([planned("a", 3), planned("b", 3), planned("c", 40)])
+    queue, _ = make_queue([planned("a", 1), planned("b", 3), planned("c", 40)])
     unit = taken(queue)
     assert names(unit) == ["a", "b", "c"]
     queue.note(unit, stored(unit, "a", [0, 1, 2]))
