@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +16,7 @@ from typing import Any, Literal
 from pipeline.config import ExperimentConfig
 from pipeline.errors import ConfigError, in_words
 from stores.formats import DEFAULT_FORMAT
-from stores.lock import LOCK_FILE
+from stores.lock import writer_of
 from stores.marker import check_free_or_ours, read_format
 
 __all__ = ["Problem", "check_config", "check_holder", "check_space", "refuse"]
@@ -81,19 +79,12 @@ def check_space(folder: Path, needed_nbytes: int) -> list[Problem]:
 
 
 def check_holder(store: Path) -> list[Problem]:
-    """Whether somebody writes to a store; nothing is locked to find out."""
-    try:
-        holder = json.loads((store / LOCK_FILE).read_text())
-        here = holder["host"] == socket.gethostname()
-        if here and not _is_alive(int(holder["pid"])):
-            return []
-    except (OSError, ValueError, LookupError, TypeError):
+    """Whether somebody writes to a store now, whatever a writer that died left there."""
+    holder = writer_of(store)
+    if holder is None:
         return []
-    text = (
-        f"{store}: held by process {holder['pid']} on host {holder['host']}, which writes to it; "
-        "wait for it or stop it (symbio status shows how far it is)"
-    )
-    return [Problem("store_held", text)]
+    text = f"{store}: held by {holder}, which writes to it; wait for it or stop it"
+    return [Problem("store_held", f"{text} (symbio status shows how far it is)")]
 
 
 def refuse(problems: Sequence[Problem]) -> None:
@@ -216,13 +207,3 @@ def _nearest(folder: Path) -> Path:
     """A folder, or the nearest one above it that is there."""
     absolute = Path(os.path.abspath(folder))
     return next(path for path in (absolute, *absolute.parents) if path.exists())
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.checks import check_config, refuse
+from pipeline.checks import check_config, check_holder, refuse
 from pipeline.config import ExperimentConfig
 from pipeline.console import (
     ProgressReporter,
@@ -51,7 +51,8 @@ def run_stages(
     """
     if report_path is not None and not report_path.parent.is_dir():
         raise FileNotFoundError(f"{report_path.parent}: no such folder for the report; make it")
-    refuse(check_config(config))
+    if problems := check_config(config):
+        refuse([*problems, *check_holder(config.store.path)])
     if not isinstance(retry_failed, bool):
         with open_if_there(config.store.path) as store:
             of_classes(recorded_failures(store), retry_failed)  # which there are
@@ -60,6 +61,7 @@ def run_stages(
     stages = stages or [name for name in STAGE_NAMES if not (unread and name == "aligned")]
     report = settled_report(experiment, stages, retry_failed=retry_failed)
     if report is None:
+        refuse(check_holder(config.store.path))
         from pipeline.run import run_experiment  # with the networks' libraries
 
         with _stop_on_signals() as stop, ProgressReporter(console, quiet=quiet) as reporter:

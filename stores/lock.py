@@ -41,6 +41,26 @@ def _holder(text: bytes) -> str:
         return "a process that is just starting"
 
 
+def writer_of(folder: Path) -> str | None:
+    """Return who writes to a store, in words; None where nobody does, or where nobody can tell.
+
+    What the file says is believed only of a lock that is held: who died let go of it.
+    """
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        _flock(descriptor, fcntl.LOCK_SH)
+    except BlockingIOError:
+        return _holder(os.pread(descriptor, _MAX_HOLDER_NBYTES, 0))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 class WriterLock:
     """Held from construction to `release`, whoever lets go of the object in between.
 

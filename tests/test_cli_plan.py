@@ -215,11 +215,23 @@ def test_a_store_that_somebody_writes_to(config: Path) -> None:
     with open_store(config.parent / "store", mode="a"):
         (problem,) = planned(config, code=2)["problems"]
         assert problem["name"] == "store_held"
-        assert f"process {os.getpid()} on host" in problem["text"]
+        assert f"held by process {os.getpid()} on " in problem["text"]
+        assert "{" not in problem["text"]
+        run = symbio("run", config)
+        assert (run.code, run.err) == (2, symbio("plan", config).err)
+        both = ("--set", "stages.verb.weights=nowhere.pt", "--set", "stages.verb.weights_seed=null")
+        run = symbio("run", config, *both)
+        assert (run.code, run.err) == (2, symbio("plan", config, *both).err)
+        assert "2 things are in the way" in run.err
     planned(config)
-    lock = config.parent / "store" / ".lock"
-    lock.write_text(json.dumps({"pid": 2**22 + 1, "host": os.uname().nodename}))
-    planned(config)  # it died
+
+
+def test_what_a_dead_writer_left_stops_nobody(config: Path) -> None:
+    open_store(config.parent / "store", mode="a").close()
+    left = json.dumps({"pid": 12345, "host": "dead-node"})
+    (config.parent / "store" / ".lock").write_text(left)
+    planned(config)
+    assert symbio("run", config, "--quiet").code == 0
 
 
 def test_rows_that_would_be_left_out(config: Path) -> None:
