@@ -80,6 +80,8 @@ def _differences(
                 _weights(old.get(path), _at(old_config, where)),
                 _weights(new.get(path), _at(new_config, where)),
             )
+        elif path == ("geometry", "resize_px") and (sides := _sides(old, new, path)):
+            yield Difference(f"stages.{stage.name}.size_px", *sides)
         else:
             name = _in_config(stage.name, path)
             yield Difference(name, _text(old, path), _text(new, path))
@@ -111,6 +113,16 @@ def _flat(settings: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tupl
         else:
             found[path] = list(value) if isinstance(value, tuple) else value  # as JSON has it
     return found
+
+
+def _sides(
+    old: Mapping[tuple[str, ...], Any], new: Mapping[tuple[str, ...], Any], path: tuple[str, ...]
+) -> tuple[str, str] | None:
+    """The sides of two squares that frames are resized to; None if one is no square."""
+    match old.get(path), new.get(path):
+        case [a, b], [c, d] if a == b and c == d:
+            return str(a), str(c)
+    return None
 
 
 def _in_config(stage: str, path: tuple[str, ...]) -> str:

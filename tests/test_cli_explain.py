@@ -90,7 +90,7 @@ def test_nothing_is_missing(finished: Path) -> None:
         (
             "noun",
             "stages.noun.size_px=48",
-            ("stages.noun.geometry.resize_px", "[32,32]", "[48,48]"),
+            ("stages.noun.size_px", "32", "48"),
         ),
         ("objects", "stages.objects.top_k=2", ("stages.objects.top_k", "3", "2")),
         (
