@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -56,7 +57,17 @@ def show_failures(
     for stage, failures in found.items():
         _print(console, source, stage, failures)
     if not kept:
-        console.print("no row has failed")
+        console.print(_none_said(every))
+
+
+def _none_said(others: Sequence[Failure]) -> str:
+    """That no row failed, or none as was asked for; and how others did."""
+    if not others:
+        return "no row has failed"
+    counts = Counter(class_name(failure.error_class) for failure in others).most_common()
+    named = ", ".join(f"{rows:,} {name}" for name, rows in counts)
+    of_others = f"{len(others):,} row{'s' * (len(others) > 1)} of others: {named}"
+    return f"no row has failed of what --class names, but {of_others}"
 
 
 def _document(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ class ConfigSource:
 
     path: Path
     overrides: Sequence[str] = ()
+
+    def absolute(self) -> ConfigSource:
+        """The same from whatever folder."""
+        return replace(self, path=self.path.absolute())
 
     def command(self, name: str, *options: str) -> str:
         """A command line on the same experiment, quoted for a shell."""

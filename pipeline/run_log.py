@@ -45,6 +45,7 @@ class RunLog:
         self._device = experiment.config.device
         self._has_queued = experiment.config.executor.name == "slurm"
         self._started_at = time.monotonic()
+        self._began_at: dict[str, float] = {}  # each stage by itself: aligned begins last
         self._stages: dict[str, dict[str, Any]] = {}
         journal.event(
             "run_started",
@@ -58,7 +59,14 @@ class RunLog:
 
     def start(self, stage: str, rows: int) -> None:
         """So many rows of a stage are to be made."""
-        self._stages[stage] = {"rows": rows, "stored": 0, "failed": 0, "nbytes": 0}
+        self._stages[stage] = {
+            "rows": rows,
+            "stored": 0,
+            "failed": 0,
+            "nbytes": 0,
+            "rows_per_second": 0.0,
+        }
+        self._began_at[stage] = time.monotonic()
         self._tell()
 
     def committed(
@@ -71,6 +79,8 @@ class RunLog:
             nbytes = sum(receipt.nbytes for receipt in receipts)
             done["stored"] += rows
             done["nbytes"] += nbytes
+            seconds = time.monotonic() - self._began_at[stage]
+            done["rows_per_second"] = done["stored"] / seconds if seconds else 0.0
             self.journal.event("committed", stage=stage, rows=rows, nbytes=nbytes)
         done["failed"] += len(failures)
         self.journal.failures(stage, failures)
@@ -112,9 +122,4 @@ class RunLog:
         self._say(text)
 
     def _tell(self) -> None:
-        seconds = time.monotonic() - self._started_at
-        stages = {
-            name: {**done, "rows_per_second": done["stored"] / seconds if seconds else 0.0}
-            for name, done in self._stages.items()
-        }
-        self.journal.live(stages=stages)
+        self.journal.live(stages={name: dict(done) for name, done in self._stages.items()})

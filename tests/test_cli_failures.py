@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from cli_fixtures import symbio, table_rows, write_experiment
 
+from pipeline.journal import Journal
 from pipeline.journal_files import read_log, run_logs
+from pipeline.reproduce import ConfigSource
 from stores.base import Failure
 from stores.registry import open_store
 
@@ -56,7 +58,10 @@ def test_stages_and_classes_choose(config: Path) -> None:
     assert "kitchen_b.mp4" in found[0]["message"]
     assert shlex.split(found[1]["reproduce"])[3:5] == ["--set", override]
     done = symbio("failures", config, "--class", "decode_error", "--class", "truncated_video")
-    assert (done.code, done.out.strip()) == (0, "no row has failed")
+    assert (done.code, done.out.strip()) == (
+        0,
+        "no row has failed of what --class names, but 9 rows of others: 9 unreadable_video",
+    )
     done = symbio("failures", config, "--class", "decode_eror")
     assert done.code == 2
     assert "--class: got decode_eror, expected one of bad_input, decode_error" in done.err
@@ -123,6 +128,22 @@ def test_a_log_has_each_failure_with_its_command(config: Path) -> None:
     assert len(found) == 9
     listed = json.loads(symbio("failures", config, "--json").out)["failures"]
     assert {event["reproduce"] for event in found} == {row["reproduce"] for row in listed}
+
+
+def test_a_logged_command_works_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my kitchen"
+    (folder / "store").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    journal = Journal(folder / "store", source=ConfigSource(Path("small.yaml")))
+    journal.failures(
+        "verb", [Failure("ab" * 32, "kitchen_a/a0/0", "kitchen_a", "ValueError", "bad")]
+    )
+    journal.close()
+    assert journal.path is not None
+    (event,) = read_log(journal.path)
+    assert shlex.split(event["reproduce"])[2] == str(folder / "small.yaml")
 
 
 def test_one_video_can_be_run_alone_and_its_rows_are_found(tmp_path: Path) -> None:
