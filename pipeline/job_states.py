@@ -3,12 +3,13 @@
 Slurm is asked with `squeue`, which answers with or without accounting. A task that it does not know
 any more has ended. Where it gives no answer at all (it is down, or this machine is no part of it),
 tasks count as running until they can no longer be: they are older than their time limit and a
-margin for the queue.
+margin for the queue. So do processes of another machine, which cannot be seen from this one.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.job_folder import Job
 
-__all__ = ["ENDED", "RUNNING", "slurm_states", "task_states"]
+__all__ = ["ENDED", "RUNNING", "is_elsewhere", "slurm_states", "task_states"]
 
 ANSWER_SECONDS = 60.0
 # Tasks may wait so long for their turn before they are thought lost where nobody can tell.
@@ -36,14 +37,20 @@ def task_states(job: Job) -> list[str]:
     """The state of each task, as Slurm calls them; "GONE" where the cluster knows it no more."""
     if not job.ids:
         return ["GONE"] * job.tasks  # its driver died before it was submitted
+    if is_elsewhere(job):
+        return _unseen(job)
     if job.cluster == "local":
         return [RUNNING if _is_alive(job, int(pid)) else "GONE" for pid in job.ids]
     try:
         states = slurm_states(["--user", str(job.owner)])
     except (OSError, subprocess.SubprocessError, ValueError):
-        too_old = job.age_seconds > (job.time_minutes + QUEUE_MINUTES) * 60
-        return ["GONE" if too_old else "UNKNOWN"] * job.tasks
+        return _unseen(job)
     return [states.get(task_id, "GONE") for task_id in job.ids]
+
+
+def is_elsewhere(job: Job) -> bool:
+    """Whether its tasks are processes of another machine, where alone they can be seen."""
+    return job.cluster == "local" and job.host != socket.gethostname()
 
 
 def slurm_states(chosen: Sequence[str]) -> dict[str, str]:
@@ -61,6 +68,12 @@ def slurm_states(chosen: Sequence[str]) -> dict[str, str]:
     )
     lines = (line.split() for line in asked.stdout.splitlines())
     return {words[0]: words[1] for words in lines if len(words) == 2}
+
+
+def _unseen(job: Job) -> list[str]:
+    """The states of tasks that nobody here knows of."""
+    too_old = job.age_seconds > (job.time_minutes + QUEUE_MINUTES) * 60
+    return ["GONE" if too_old else "UNKNOWN"] * job.tasks
 
 
 def _is_alive(job: Job, pid: int) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.job_folder import Job, find_jobs
-from pipeline.job_states import ENDED, task_states
+from pipeline.job_states import ENDED, is_elsewhere, task_states
 from pipeline.journal import LOGS_FOLDER
 from pipeline.task_journal import Event, failures_of, journals, read_events, receipt_of
 from stores.base import Failure, FeatureStore, MissingGenerationError, Receipt, Store
@@ -127,8 +127,15 @@ def in_words(report: JobReport) -> str:
     stored, failed = sum(task.stored for task in tasks), sum(task.failed for task in tasks)
     return (
         f"job {report.job.name}: tasks {told}; rows {stored:,} stored, {failed:,} failed, {out:,} "
-        f"out, {sum(task.missing for task in tasks) - out:,} missing"
+        f"out, {sum(task.missing for task in tasks) - out:,} missing{_where(report)}"
     )
+
+
+def _where(report: JobReport) -> str:
+    """Where to merge a job whose tasks cannot be seen from here."""
+    if not (report.running and is_elsewhere(report.job)):
+        return ""
+    return f"; its tasks are processes of {report.job.host}: only symbio merge there sees them end"
 
 
 def _commit(store: Store, job: Job, events: Iterable[Event]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -27,7 +28,7 @@ from jobs_fixtures import (
 from pipeline.errors import ConfigError
 from pipeline.executor_slurm import pack
 from pipeline.job_folder import Job, find_jobs, load_work
-from pipeline.merge import merge_jobs
+from pipeline.merge import in_words, merge_jobs
 from pipeline.task_journal import TaskJournal, journals, read_events
 from pipeline.work import Unit, VideoWork
 from stores.base import StorageUnavailableError
@@ -299,6 +300,19 @@ def test_a_job_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
     with pytest.raises(ValueError, match="another version of symbio, expected 1"):
         merge_jobs(tmp_path / "store")
+
+
+@pytest.mark.usefixtures("later")
+def test_tasks_of_another_machine_keep_their_leases(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    job = dataclasses.replace(the_job(tmp_path), host="not-this-one")
+    job.save()
+    (merged,) = merge_jobs(tmp_path / "store")
+    assert merged.running
+    assert in_words(merged).endswith(
+        "processes of not-this-one: only symbio merge there sees them end"
+    )
+    assert leases(tmp_path) == [job.lease(0), job.lease(1)]
 
 
 def unit(number: int, rows: int) -> Unit:

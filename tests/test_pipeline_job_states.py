@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ class FakeJob:
     age_seconds: float = 0.0
     submitit_folder: Path = Path("/jobs/one/submitit")
     owner: int = 4711
+    host: str = field(default_factory=socket.gethostname)
     tasks: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,3 +98,10 @@ def test_a_process_is_alive_if_it_is_the_one_that_was_started(tmp_path: Path) ->
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert states(ours) == ["GONE"]  # ended, though nobody has asked for its exit code yet
     assert states(ours) == ["GONE"]
+
+
+def test_processes_of_another_machine_may_run_until_they_are_too_old() -> None:
+    job = FakeJob(["1"], cluster="local", host="not-this-one")
+    assert states(job) == ["UNKNOWN"]
+    job.age_seconds = (60 + QUEUE_MINUTES) * 60 + 1
+    assert states(job) == ["GONE"]
