@@ -34,6 +34,7 @@ class StageForecast:
     Attributes:
         wanted, present, failed, missing: rows; failed ones are left alone.
         waiting: rows whose video is gone.
+        out: rows that jobs on a cluster are making.
         row_nbytes: of one row, uncompressed.
         nbytes: of the shards to be written; the most there can be where `at_most`.
         rate: how fast rows are made; None if nobody knows.
@@ -47,6 +48,7 @@ class StageForecast:
     failed: int
     missing: int
     waiting: int
+    out: int
     reason: str
     row_nbytes: int
     nbytes: int
@@ -75,6 +77,7 @@ def forecast(
         failed=plan.failed,
         missing=missing,
         waiting=plan.absent,
+        out=plan.out,
         reason=plan.reason,
         row_nbytes=plan.row_nbytes,
         nbytes=size.nbytes,

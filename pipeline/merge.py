@@ -24,7 +24,15 @@ from stores.base import Failure, FeatureStore, MissingGenerationError, Receipt, 
 from stores.records import name_some
 from stores.registry import open_store
 
-__all__ = ["JobReport", "TaskReport", "in_words", "look_at_jobs", "merge_jobs", "rows_out"]
+__all__ = [
+    "JobReport",
+    "TaskReport",
+    "in_words",
+    "look_at_jobs",
+    "merge_jobs",
+    "rows_of_jobs",
+    "rows_out",
+]
 
 
 @dataclass
@@ -103,6 +111,11 @@ def look_at_jobs(path: Path) -> list[JobReport]:
             for report in reports:
                 _count(store, report)
     return reports
+
+
+def rows_of_jobs(path: Path) -> dict[str, set[str]]:
+    """Rows that jobs of a store are making, by stage key; the store itself is not opened."""
+    return rows_out(_stand(job) for job in find_jobs(path))
 
 
 def rows_out(reports: Iterable[JobReport]) -> dict[str, set[str]]:

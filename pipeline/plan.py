@@ -72,7 +72,7 @@ class StagePlan(Generic[AnyRow]):
     def reason(self) -> str:
         """Why there is something to do, in words."""
         if not self.todo:
-            return "nothing to do"
+            return "jobs are making them" if self.out else "nothing to do"
         if self.generation is None:
             return "first run with these settings"
         videos = len(np.unique(self.todo.sources))

@@ -22,8 +22,9 @@ from pipeline.console import (
 from pipeline.errors import MENDABLE, in_words
 from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
+from pipeline.merge import rows_of_jobs
 from pipeline.merge_commands import print_jobs
-from pipeline.plan import StagePlan, plan_all, without_absent
+from pipeline.plan import StagePlan, plan_all, without_absent, without_out
 from pipeline.rates import Rate, measure_rates, past_rates
 from pipeline.stored import open_if_there, remember
 
@@ -106,7 +107,8 @@ def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) ->
         with open_if_there(config.store.path) as store:
             plans = plan_all(experiment, store)
             by_name = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
-            there, gone = without_absent(experiment, by_name)
+            left = without_out(by_name, rows_of_jobs(config.store.path))
+            there, gone = without_absent(experiment, left)
             plans = [there.get(plan.stage.name, plan) for plan in plans]
             can_measure = measure is not None and not problems
             rates = _rates(config, experiment, plans, measure if can_measure else None)
@@ -130,6 +132,7 @@ def _rates(
 
 
 def _table(plan: Plan) -> Any:
+    some_out = any(stage.out for stage in plan.stages)
     rows = [
         (
             stage.stage,
@@ -137,6 +140,7 @@ def _table(plan: Plan) -> Any:
             f"{stage.wanted:,}",
             f"{stage.present:,}",
             f"{stage.failed:,}",
+            *([f"{stage.out:,}"] if some_out else []),
             f"{stage.missing:,}",
             _size(stage.nbytes, at_most=stage.at_most) if stage.missing else "",
             _time(stage),
@@ -145,7 +149,8 @@ def _table(plan: Plan) -> Any:
         for stage in plan.stages
     ]
     columns = {"stage": "left", "key": "left"}
-    numbers = ("wanted", "present", "failed", "to do", "to write", "takes")
+    out = ("out",) if some_out else ()
+    numbers = ("wanted", "present", "failed", *out, "to do", "to write", "takes")
     columns |= dict.fromkeys(numbers, "right")
     return table("Plan", {**columns, "why": "left"}, rows)
 

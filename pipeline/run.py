@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 
 from pipeline.checks import check_space, refuse
+from pipeline.config_slurm import SlurmExecutorConfig
 from pipeline.error_classes import Retry
 from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
@@ -124,7 +125,11 @@ def _run_videos(
         reporter.say(
             f"{path}: was replaced while the run went on; its rows are of the weights it began with"
         )
+    slurm = experiment.config.executor
+    goes_on = isinstance(slurm, SlurmExecutorConfig) and not slurm.wait and not stop.is_set()
     for name, plan in busy.items():
-        reports[name].left += len(plan.todo) - reports[name].made - len(reports[name].failures)
+        left = len(plan.todo) - reports[name].made - len(reports[name].failures)
+        reports[name].left += left
+        reports[name].out += left if goes_on else 0
         reports[name].seconds = time.monotonic() - started
     return list(reports.values())

@@ -115,7 +115,7 @@ def run(
         )
     if report.interrupted:
         sys.exit(EXIT_INTERRUPTED)
-    if not report.complete:
+    if not (report.complete or report.handed_over):
         sys.exit(EXIT_INCOMPLETE)
 
 

@@ -44,8 +44,8 @@ class StageReport:
     """What became of one stage in a run.
 
     ``skipped``: derived rows that wait for upstream rows that are not there. ``left``: rows that
-    are still to be made, by jobs on a cluster or by the next run. ``batch_size``: of stages with a
-    network that ran; less than wanted if memory ran out.
+    are still to be made, by jobs on a cluster or by the next run; ``out``: of them, by jobs.
+    ``batch_size``: of stages with a network that ran; less than wanted if memory ran out.
     """
 
     stage: str
@@ -58,6 +58,7 @@ class StageReport:
     failed_before: int = 0
     skipped: int = 0
     left: int = 0
+    out: int = 0
     seconds: float = 0.0
     timings: Timings = field(default_factory=Timings)
     batch_size: int | None = None
@@ -78,6 +79,13 @@ class RunReport:
         troubled = any(s.failures or s.failed_before or s.skipped or s.left for s in self.stages)
         return not (self.interrupted or self.missing_videos or troubled)
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether jobs make all that is left; rows made from those may have been skipped."""
+        troubled = any(s.failures or s.failed_before or s.left != s.out for s in self.stages)
+        out = any(stage.out for stage in self.stages)
+        return out and not (self.interrupted or self.missing_videos or troubled)
+
 
 def stage_report(plan: StagePlan[Any]) -> StageReport:
     """A report with nothing done yet."""
@@ -88,6 +96,7 @@ def stage_report(plan: StagePlan[Any]) -> StageReport:
         present=plan.present,
         failed_before=plan.failed,
         left=plan.out,
+        out=plan.out,
     )
 
 

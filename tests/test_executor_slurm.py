@@ -103,6 +103,7 @@ def test_a_driver_that_does_not_wait_leaves_rows_to_the_merge(
     told = Told()
     report = run(tmp_path, *LOCAL, NO_WAIT, reporter=told, stages=tuple(ALL))
     assert not report.complete
+    assert report.handed_over
     assert sum(stage.left for stage in report.stages) == ROWS
     assert "symbio merge" in told.lines[-1]
     job = the_job(tmp_path)
@@ -129,6 +130,7 @@ def test_a_second_run_leaves_alone_what_tasks_are_making(
     told = Told()
     report = run(tmp_path, *LOCAL, NO_WAIT, reporter=told)
     assert (sum(made(report).values()), report.complete) == (0, False)
+    assert report.handed_over
     assert told.lines == [
         f"job {job.name}: tasks 2 running; rows 0 stored, 0 failed, 22 out, 0 missing"
     ]
@@ -137,6 +139,11 @@ def test_a_second_run_leaves_alone_what_tasks_are_making(
     line = f"job {job.name}: tasks 2 running; rows 0 stored, 0 failed, 22 out, 0 missing (symbio "
     for command in ("status", "plan"):
         assert line in symbio(command, file, "--set", ONE_THREAD).out
+    planned = json.loads(symbio("plan", file, "--set", ONE_THREAD, "--json").out)["stages"]
+    video_stages = [stage for stage in planned if stage["stage"] in ALL]
+    assert {stage["stage"]: stage["out"] for stage in video_stages} == ALL
+    assert not any(stage["missing"] or stage["present"] for stage in video_stages)
+    assert symbio("run", file, "--set", ONE_THREAD).code == 0
     assert journals(job.folder, 0)
     assert leases(tmp_path) == [job.lease(0), job.lease(1)]
     (merged,) = merge_jobs(tmp_path / "store")
@@ -253,6 +260,7 @@ def test_a_driver_tells_of_a_task_that_was_lost_and_goes_on(tmp_path: Path) -> N
     told = Told()
     report = run(tmp_path, *LOCAL, reporter=told)
     assert not report.complete
+    assert not report.handed_over
     assert [line.split(" ended")[0] for line in told.lines[1:]] == ["task 0", "task 1"]
     assert the_job(tmp_path).tasks == 2  # for the merge
 
