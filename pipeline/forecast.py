@@ -33,7 +33,7 @@ class StageForecast:
 
     Attributes:
         wanted, present, failed, missing: rows; failed ones are left alone.
-        waiting: rows whose video is gone.
+        waiting: rows whose video is gone, or that are made from rows nobody can make.
         out: rows that jobs on a cluster are making.
         row_nbytes: of one row, uncompressed.
         nbytes: of the shards to be written; the most there can be where `at_most`.

@@ -15,7 +15,7 @@ from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import open_generation, planned_specs
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stage_rows import StageRows
-from pipeline.stages import STAGE_NAMES, Stage, VideoStage
+from pipeline.stages import STAGE_NAMES, AlignedStage, Stage, VideoStage
 from pipeline.videos import Video
 from pipeline.work import VideoWork
 from stores.base import ArraySpec, Failure, FeatureStore, Store
@@ -30,6 +30,7 @@ __all__ = [
     "planned_videos",
     "without_absent",
     "without_out",
+    "without_waiting",
 ]
 
 AnyRow = TypeVar("AnyRow", VideoRow, DerivedRow)
@@ -45,7 +46,7 @@ class StagePlan(Generic[AnyRow]):
         failures: of rows that failed before and are left alone unless they are retried.
         generation: what holds this stage's rows under its key; None before its first row.
         specs: outputs of one row.
-        absent: rows that wait for a video that is gone.
+        absent: rows that wait for a video that is gone, or for rows that are not going to be made.
         out: rows that jobs on a cluster are making.
     """
 
@@ -70,7 +71,17 @@ class StagePlan(Generic[AnyRow]):
 
     @property
     def reason(self) -> str:
-        """Why there is something to do, in words."""
+        """Why there is something to do, or nothing, in words."""
+        reason = self._todo_reason
+        if not self.absent:
+            return reason
+        is_derived = isinstance(self.stage, AlignedStage)
+        what = "rows that failed or whose video is missing" if is_derived else "missing videos"
+        waits = f"{self.absent:,} row{'s wait' if self.absent > 1 else ' waits'} for {what}"
+        return f"{reason}; {waits}" if self.todo else waits
+
+    @property
+    def _todo_reason(self) -> str:
         if not self.todo:
             return "jobs are making them" if self.out else "nothing to do"
         if self.generation is None:
@@ -180,6 +191,25 @@ def without_absent(
         if source_id in gone
     ]
     return kept, missing
+
+
+def without_waiting(
+    plan: StagePlan[DerivedRow], upstream: Mapping[str, StagePlan[VideoRow]]
+) -> StagePlan[DerivedRow]:
+    """A plan without rows that no run can make: one they are made from is neither there nor to do.
+
+    Args:
+        upstream: plans of the stages it reads, by name.
+    """
+    can = np.ones(len(plan.todo), dtype=bool)
+    for name, made in upstream.items():
+        keys, numbers = plan.todo.upstream(name)
+        there = np.isin(keys, made.todo.keys)
+        if made.generation is not None:
+            there |= made.generation.holds(keys)
+        can &= there[numbers].all(axis=1)
+    todo = plan.todo.take(can)
+    return replace(plan, todo=todo, absent=plan.absent + len(plan.todo) - len(todo))
 
 
 def without_out(

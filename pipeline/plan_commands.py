@@ -24,7 +24,13 @@ from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
 from pipeline.merge import rows_of_jobs
 from pipeline.merge_commands import print_jobs
-from pipeline.plan import StagePlan, plan_all, without_absent, without_out
+from pipeline.plan import (
+    StagePlan,
+    plan_all,
+    without_absent,
+    without_out,
+    without_waiting,
+)
 from pipeline.rates import Rate, measure_rates, past_rates
 from pipeline.stored import open_if_there, remember
 
@@ -109,7 +115,10 @@ def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) ->
             by_name = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
             left = without_out(by_name, rows_of_jobs(config.store.path))
             there, gone = without_absent(experiment, left)
-            plans = [there.get(plan.stage.name, plan) for plan in plans]
+            upstream = {stage.name: there[stage.name] for stage in experiment.aligned.upstream}
+            plans = [
+                there.get(plan.stage.name) or without_waiting(plan, upstream) for plan in plans
+            ]
             can_measure = measure is not None and not problems
             rates = _rates(config, experiment, plans, measure if can_measure else None)
             remember(experiment, store)

@@ -52,8 +52,9 @@ def plan(
 ) -> None:
     """Show what `run` would do: rows, bytes and hours per stage, and all that would stop it.
 
-    Writes nothing. The exit code says how `run` would fare: 2, it would not start; 1, it would
-    leave out rows that failed before or whose videos are missing.
+    Makes no row, and keeps but what planning learnt (known.json). The exit code says how `run`
+    would fare: 2, it would not start; 1, it would leave out rows that failed before or whose videos
+    are missing.
 
     Example: symbio plan configs/epic55_saoa_r50.yaml --measure
     """

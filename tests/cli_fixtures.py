@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -15,7 +16,16 @@ from experiment_fixtures import make_experiment, settings
 
 from cli import main
 
-__all__ = ["ALL_ROWS", "FINETUNE", "Outcome", "symbio", "table_rows", "write_experiment"]
+__all__ = [
+    "ALL_ROWS",
+    "FINETUNE",
+    "Outcome",
+    "by_stage",
+    "planned",
+    "symbio",
+    "table_rows",
+    "write_experiment",
+]
 
 # Rows of the small experiment: two views of two training segments, one of two others, and the
 # half-second grid from 0 to 2 s of two videos.
@@ -70,6 +80,20 @@ def write_experiment(folder: Path) -> Path:
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump({**settings(folder), "finetune": FINETUNE}, sort_keys=False))
     return file
+
+
+def planned(config: Path, *options: str, code: int = 0) -> dict[str, Any]:
+    """What `symbio plan --json` prints, which ends with that exit code."""
+    done = symbio("plan", config, *options, "--json")
+    assert (done.code, done.err) == (code, "")
+    found: dict[str, Any] = json.loads(done.out)
+    assert found["exit_code"] == code
+    return found
+
+
+def by_stage(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """One entry of each stage of such a document."""
+    return {stage["stage"]: stage[name] for stage in document["stages"]}
 
 
 def table_rows(text: str, columns: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
-from cli_fixtures import ALL_ROWS, symbio, write_experiment
+from cli_fixtures import ALL_ROWS, by_stage, planned, symbio, write_experiment
 from docs_pages import section, table_rows
 
 from pipeline import checks
 from pipeline.config_file import load_config
 from pipeline.journal import Journal
-from stores.registry import open_store
 
 
 class Usage(NamedTuple):
@@ -32,18 +31,6 @@ class Usage(NamedTuple):
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     return write_experiment(tmp_path)
-
-
-def planned(config: Path, *options: str, code: int = 0) -> dict[str, Any]:
-    done = symbio("plan", config, *options, "--json")
-    assert (done.code, done.err) == (code, "")
-    found: dict[str, Any] = json.loads(done.out)
-    assert found["exit_code"] == code
-    return found
-
-
-def by_stage(document: dict[str, Any], name: str) -> dict[str, Any]:
-    return {stage["stage"]: stage[name] for stage in document["stages"]}
 
 
 def problems(config: Path, *overrides: str) -> dict[str, list[str]]:
@@ -209,49 +196,6 @@ def test_a_folder_that_is_no_store(config: Path) -> None:
     (config.parent / "store").mkdir()
     (config.parent / "store" / "letters").touch()
     assert "which holds letters and no symbio.json" in problems(config)["store"][0]
-
-
-def test_a_store_that_somebody_writes_to(config: Path) -> None:
-    with open_store(config.parent / "store", mode="a"):
-        (problem,) = planned(config, code=2)["problems"]
-        assert problem["name"] == "store_held"
-        assert f"held by process {os.getpid()} on " in problem["text"]
-        assert "{" not in problem["text"]
-        run = symbio("run", config)
-        assert (run.code, run.err) == (2, symbio("plan", config).err)
-        both = ("--set", "stages.verb.weights=nowhere.pt", "--set", "stages.verb.weights_seed=null")
-        run = symbio("run", config, *both)
-        assert (run.code, run.err) == (2, symbio("plan", config, *both).err)
-        assert "2 things are in the way" in run.err
-    planned(config)
-
-
-def test_what_a_dead_writer_left_stops_nobody(config: Path) -> None:
-    open_store(config.parent / "store", mode="a").close()
-    left = json.dumps({"pid": 12345, "host": "dead-node"})
-    (config.parent / "store" / ".lock").write_text(left)
-    planned(config)
-    assert symbio("run", config, "--quiet").code == 0
-
-
-def test_rows_that_would_be_left_out(config: Path) -> None:
-    video = config.parent / "videos" / "kitchen_b.mp4"
-    aside = video.rename(config.parent / "aside.mp4")
-    document = planned(config, code=1)
-    ((missing),) = document["missing_videos"]
-    assert (missing["video_id"], missing["clips"]) == ("kitchen_b", 2)
-    done = symbio("plan", config)
-    assert (done.code, str(video) in done.out) == (1, True)
-    aside.rename(video)
-    planned(config)
-    video.write_text("not a video")
-    assert symbio("run", config, "--quiet").code == 1
-    assert by_stage(planned(config, code=1), "failed") == {
-        "verb": 2,
-        "noun": 2,
-        "objects": 5,
-        "aligned": 0,
-    }
 
 
 def test_frames_without_boxes_are_counted_once(config: Path) -> None:
