@@ -7,12 +7,14 @@ business of `explain_settings`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice, product
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment
@@ -21,8 +23,9 @@ from pipeline.generations import open_generation
 from pipeline.plan import StagePlan
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stage_rows import StageRows
-from pipeline.stages import AlignedStage, ObjectsStage
+from pipeline.stages import AlignedStage, ObjectsStage, Stage
 from stores.base import FeatureStore, RowInfo, Store
+from stores.row_keys import key_texts, packed_array
 
 __all__ = [
     "Explanation",
@@ -43,6 +46,7 @@ ReasonName = Literal[
     "content_changed",
     "times_changed",
     "upstream_missing",
+    "upstream_failed",
     "upstream_changed",
     "video_gone",
     "failed",
@@ -166,25 +170,61 @@ def _without_video(experiment: Experiment, store: Store | None, todo: StageRows[
 
 def _without_upstream(experiment: Experiment, store: Store | None, todo: StageRows[Any]) -> Sifted:
     """Rows that lack rows they are made from, and the others."""
-    lacking = {}
-    for stage in experiment.aligned.upstream:
-        keys, numbers = todo.upstream(stage.name)
-        generation = open_generation(store, stage)
-        there = np.zeros(len(keys), bool) if generation is None else generation.holds(keys)
-        lacking[stage.name] = ~there[numbers].all(axis=1)
+    stages = {
+        stage.name: _Upstream(todo, stage, open_generation(store, stage))
+        for stage in experiment.aligned.upstream
+    }
     groups = []
     left = np.ones(len(todo), dtype=bool)
-    for combination in product((True, False), repeat=len(lacking)):
-        names = [name for name, lacks in zip(lacking, combination, strict=True) if lacks]
-        if not names:
+    for states in product(("failed", "missing", "there"), repeat=len(stages)):
+        named = list(zip(stages, states, strict=True))
+        if not {"failed", "missing"} & {*states}:
             continue
-        wanted = zip(lacking.values(), combination, strict=True)
-        mine = np.all([rows == lacks for rows, lacks in wanted], axis=0)
-        if mine.any():
-            text = f"rows of {' and '.join(names)} that it is made from are missing"
-            groups.append((RowReason("upstream_missing", text, text), todo.take(mine)))
-            left &= ~mine
+        mine = np.all([stages[name].states == state for name, state in named], axis=0)
+        if not mine.any():
+            continue
+        texts = [
+            f"rows of {' and '.join(names)} that it is made from {told}"
+            for state, told in (("failed", "failed"), ("missing", "are missing"))
+            if (names := [name for name, other in named if other == state])
+        ]
+        if "failed" in states:
+            counts = sum((stages[name].failed_in(mine) for name in stages), Counter[str]())
+            texts[0] += f" ({', '.join(f'{rows:,} {name}' for name, rows in counts.items())})"
+        text = "; ".join(texts)
+        reason: ReasonName = "upstream_failed" if "failed" in states else "upstream_missing"
+        groups.append((RowReason(reason, text, text), todo.take(mine)))
+        left &= ~mine
     return groups, todo.take(left)
+
+
+class _Upstream:
+    """Rows of one stage that rows are made from.
+
+    Attributes:
+        states: (n,) of the rows made from them: "failed" if one failed, else "missing" if one is.
+    """
+
+    def __init__(self, todo: StageRows[Any], stage: Stage, generation: FeatureStore | None) -> None:
+        keys, self._numbers = todo.upstream(stage.name)
+        there = np.zeros(len(keys), bool) if generation is None else generation.holds(keys)
+        failures = [] if generation is None else generation.failures()
+        names = {failure.row_key: class_name(failure.error_class) for failure in failures}
+        self._failed = ~there & np.isin(keys, packed_array(names))
+        self._classes = {
+            int(number): names[key]
+            for number, key in zip(
+                np.flatnonzero(self._failed), key_texts(keys[self._failed]), strict=True
+            )
+        }
+        has_all = there[self._numbers].all(axis=1)
+        has_failed = self._failed[self._numbers].any(axis=1)
+        self.states = np.where(has_failed, "failed", np.where(has_all, "there", "missing"))
+
+    def failed_in(self, rows: NDArray[np.bool_]) -> Counter[str]:
+        """How many rows failed that some rows are made from, by class."""
+        numbers = np.unique(self._numbers[rows])
+        return Counter(self._classes[int(n)] for n in numbers if int(n) in self._classes)
 
 
 def _of_video(video_id: str, name: ReasonName, text: str) -> RowReason:

@@ -213,7 +213,11 @@ def test_rows_that_failed_and_trying_one_again(tmp_path: Path) -> None:
     assert symbio("run", config, "--quiet").code == 1
     stored = files_of(tmp_path / "store")
     assert reasons(config, "verb") == {"failed": 2}
-    assert reasons(config, "aligned") == {"upstream_missing": 2}
+    (reason,) = explained(config, "aligned")["reasons"]
+    assert (reason["name"], reason["rows"]) == ("upstream_failed", 2)
+    assert reason["text"] == (
+        "rows of verb and noun and objects that it is made from failed (9 unreadable_video)"
+    )
     found = explained(config, "verb", "--clip", "kitchen_b/b0/0")
     assert (found["state"], found["reason"], found["tried"]) == ("failed", "unreadable_video", None)
     failures = json.loads(symbio("failures", config, "--stage", "objects", "--json").out)
