@@ -10,7 +10,13 @@ from pipeline.config_base import Natural, Positive, Section
 from pipeline.config_ray import RayExecutorConfig
 from pipeline.config_slurm import SlurmExecutorConfig
 
-__all__ = ["ExecutorConfig", "LocalExecutorConfig", "RayExecutorConfig", "SlurmExecutorConfig"]
+__all__ = [
+    "ExecutorConfig",
+    "LocalExecutorConfig",
+    "RayExecutorConfig",
+    "SlurmExecutorConfig",
+    "worker_count",
+]
 
 
 class LocalExecutorConfig(Section):
@@ -23,6 +29,11 @@ class LocalExecutorConfig(Section):
     name: Literal["local"] = "local"
     workers: Natural = 0
     worker_stall_seconds: Positive = 900.0
+
+
+def worker_count(config: LocalExecutorConfig | RayExecutorConfig | SlurmExecutorConfig) -> int:
+    """How many units are worked on at a time; the main process alone counts as one worker."""
+    return config.tasks if config.name == "slurm" else max(config.workers, 1)
 
 
 def _named(section: Any) -> Any:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pipeline.checks import Problem, check_config, check_holder, check_space, refuse
 from pipeline.config import ExperimentConfig
+from pipeline.config_executor import worker_count
 from pipeline.console import (
     format_nbytes,
     format_seconds,
@@ -136,7 +137,12 @@ def _rates(
     plans: Sequence[StagePlan[Any]],
     measure: int | None,
 ) -> dict[str, Rate]:
-    rates = past_rates(config.store.path, [plan.stage for plan in plans], config.device)
+    rates = past_rates(
+        config.store.path,
+        [plan.stage for plan in plans],
+        config.device,
+        worker_count(config.executor),
+    )
     return rates | (measure_rates(experiment, plans, measure) if measure else {})
 
 
@@ -173,8 +179,9 @@ def _summary(config: ExperimentConfig, plan: Plan) -> Text:
     known = [stage for stage in todo if stage.rate is not None]
     if known:
         seconds = format_seconds(sum(stage.seconds or 0 for stage in known))
-        origins = " and ".join(sorted({stage.rate.origin for stage in known if stage.rate}))
-        parts.append(f"takes about {seconds}, as a {origins} tells")
+        origins = " and ".join(sorted({str(stage.rate) for stage in known}))
+        without = f" without {' and '.join(unknown)}" if unknown else ""
+        parts.append(f"takes about {seconds}{without}, {origins}")
     if unknown:
         parts.append(f"hours of {', '.join(unknown)} unknown: --measure, or make some first")
     return Text("; ".join(parts))

@@ -27,40 +27,64 @@ class Rate:
     Attributes:
         rows: that were made to find out.
         log: of the run they were made in.
+        workers: that made them; None in logs that do not say.
+        scaled_to: so many workers, if the rate is what they would reach, each with a GPU.
     """
 
     rows_per_second: float
     origin: Origin
     rows: int
     log: str | None = None
+    workers: int | None = None
+    scaled_to: int | None = None
+
+    def __str__(self) -> str:
+        """Where it is from, in words that follow a time."""
+        count = "" if self.workers is None else f" of {self.workers:,} worker"
+        count += "s" * ((self.workers or 0) > 1)
+        if self.origin == "measured":
+            return f"as measured{count}"
+        would = "" if self.scaled_to is None else f" (as {self.scaled_to:,} workers would)"
+        return f"as a {self.origin}{count} tells{would}"
 
 
-def past_rates(store: Path, stages: Iterable[Stage], device: str) -> dict[str, Rate]:
+def past_rates(store: Path, stages: Iterable[Stage], device: str, workers: int) -> dict[str, Rate]:
     """By stage, the rate of the largest of the last runs that made rows of it on such a device.
 
-    Runs with the same settings count before others; stages that no run made rows of lack.
+    Runs with the same settings count before others; stages that no run made rows of lack. With
+    GPUs a rate grows with the workers; on a CPU, which workers share, it is that of a run with as
+    many, if there is one.
 
     Args:
         store: folder of the store.
+        workers: of the run that is planned, at least 1.
     """
     logs = run_logs(store)[:MOST_LOGS]
     ends = {log.name: event for log in logs if (event := last_event(log)) is not None}
-    found = {stage.name: _largest(ends, stage, device) for stage in stages}
+    found = {stage.name: _largest(ends, stage, device, workers) for stage in stages}
     return {name: rate for name, rate in found.items() if rate is not None}
 
 
-def _largest(ends: Mapping[str, Mapping[str, Any]], stage: Stage, device: str) -> Rate | None:
-    found: list[tuple[bool, int, Rate]] = []
+def _largest(
+    ends: Mapping[str, Mapping[str, Any]], stage: Stage, device: str, workers: int
+) -> Rate | None:
+    found: list[tuple[bool, bool, int, Rate]] = []
+    # The main process makes aligned rows, whoever made the others.
+    grows = device.startswith("cuda") and not isinstance(stage, AlignedStage)
     for log, event in ends.items():
         if event.get("event") != "run_finished" or event.get("device") != device:
             continue
+        past = event.get("workers")
+        scale = workers / past if grows and past else 1.0
         for ran in event.get("stages", ()):
             if ran["stage"] == stage.name and ran["rows"] and ran["own_seconds"]:
                 same = ran["key"] == stage.key
                 origin: Origin = "past run" if same else "past run with other settings"
-                speed = ran["rows"] / ran["own_seconds"]
-                found.append((same, ran["rows"], Rate(speed, origin, ran["rows"], log)))
-    return max(found, key=lambda entry: entry[:2])[2] if found else None
+                speed = ran["rows"] / ran["own_seconds"] * scale
+                scaled_to = None if scale == 1 else workers
+                rate = Rate(speed, origin, ran["rows"], log, past, scaled_to)
+                found.append((same, grows or past == workers, ran["rows"], rate))
+    return max(found, key=lambda entry: entry[:3])[3] if found else None
 
 
 def measure_rates(
@@ -93,7 +117,7 @@ def measure_rates(
             own[progress.stage] = progress.summary.timings.own_seconds
     shares = share_out(watch.seconds, own)
     return {
-        name: Rate(rows / shares[name], "measured", rows)
+        name: Rate(rows / shares[name], "measured", rows, workers=1)
         for name, rows in made.items()
         if rows and shares.get(name)
     }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from pipeline.config_executor import worker_count
 from pipeline.experiment import Experiment
 from pipeline.journal import Journal
 from pipeline.patience import Patience
@@ -43,6 +44,7 @@ class RunLog:
         self.patience = Patience(experiment.config.engine.storage_seconds, self._waiting)
         self._say = tell
         self._device = experiment.config.device
+        self._workers = worker_count(experiment.config.executor)
         self._has_queued = experiment.config.executor.name == "slurm"
         self._started_at = time.monotonic()
         self._began_at: dict[str, float] = {}  # each stage by itself: aligned begins last
@@ -100,6 +102,7 @@ class RunLog:
         self.journal.event(
             "run_finished",
             device=self._device,
+            workers=self._workers,
             complete=report.complete,
             interrupted=report.interrupted,
             seconds=time.monotonic() - self._started_at,

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pipeline.config import ExperimentConfig
+from pipeline.config_executor import worker_count
 from pipeline.console import format_nbytes, format_rate, format_seconds, table
 from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment
@@ -57,7 +58,12 @@ def look(experiment: Experiment, store: Store | None, plans: Sequence[StagePlan[
     config = experiment.config
     run = read_live(config.store.path)
     sizes = _sizes(store)
-    rates = past_rates(config.store.path, [plan.stage for plan in plans], config.device)
+    rates = past_rates(
+        config.store.path,
+        [plan.stage for plan in plans],
+        config.device,
+        worker_count(config.executor),
+    )
     stages = []
     for plan in plans:
         rows, failures, nbytes = sizes.get((plan.stage.name, plan.stage.key), (0, 0, 0))

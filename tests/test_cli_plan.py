@@ -106,6 +106,8 @@ def test_hours_are_from_the_logs_of_past_runs(config: Path) -> None:
         4.0,
         "past run with other settings",
     )
+    words = "without aligned, as a past run tells and as a past run with other settings tells"
+    assert f"takes about 6 s {words}" in " ".join(symbio("plan", config).out.split())
     assert by_stage(document, "seconds") == {
         "verb": 0.0,
         "noun": 3.0,
@@ -121,6 +123,7 @@ def test_hours_can_be_measured_without_writing(config: Path) -> None:
     rates = by_stage(document, "rate")
     assert {rates[name]["origin"] for name in ("verb", "noun", "objects")} == {"measured"}
     assert {name: rates[name]["rows"] for name in ("verb", "objects")} == {"verb": 4, "objects": 4}
+    assert "as measured of 1 worker" in symbio("plan", config, "--measure", "1").out
     seconds = by_stage(document, "seconds")
     assert seconds["verb"] == pytest.approx(6 / rates["verb"]["rows_per_second"])
     assert sorted(config.parent.rglob("*")) == before

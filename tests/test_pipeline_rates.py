@@ -9,9 +9,9 @@ import pytest
 from experiment_fixtures import make_experiment
 
 from pipeline import rates
-from pipeline.experiment import resolve
+from pipeline.experiment import Experiment, resolve
 from pipeline.journal import Journal
-from pipeline.rates import past_rates, share_out
+from pipeline.rates import Rate, past_rates, share_out
 
 
 def test_seconds_are_shared_out_by_what_each_stage_was_busy() -> None:
@@ -48,11 +48,44 @@ def test_logs_without_an_end_tell_nothing(tmp_path: Path) -> None:
     journal.event("committed", stage="verb", rows=1, nbytes=1)
     journal.close()
     stages = experiment.stages.values()
-    assert past_rates(tmp_path / "store", stages, "cpu") == {}
+    assert past_rates(tmp_path / "store", stages, "cpu", 1) == {}
     journal = Journal(tmp_path / "store")
     journal.event("run_finished", device="cpu", stages=[verb])
     journal.close()
-    (rate,) = past_rates(tmp_path / "store", stages, "cpu").values()
+    (rate,) = past_rates(tmp_path / "store", stages, "cpu", 1).values()
     assert (rate.rows_per_second, rate.rows, rate.origin) == (4.0, 8, "past run")
     assert rate.log == journal.path.name if journal.path else None
-    assert past_rates(tmp_path / "nowhere", stages, "cpu") == {}
+    assert past_rates(tmp_path / "nowhere", stages, "cpu", 1) == {}
+
+
+def run_with(store: Path, experiment: Experiment, device: str, workers: int, rows: int) -> None:
+    """A log of a run that made a row a second in each stage, for each worker."""
+    stages = [
+        {"stage": name, "key": stage.key, "rows": rows, "own_seconds": rows / workers}
+        for name, stage in experiment.stages.items()
+    ]
+    journal = Journal(store)
+    journal.event("run_finished", device=device, workers=workers, stages=stages)
+    journal.close()
+
+
+def test_a_rate_grows_with_gpus_only(tmp_path: Path) -> None:
+    experiment = resolve(make_experiment(tmp_path))
+    store = tmp_path / "store"
+    store.mkdir()
+    for device in ("cpu", "cuda"):
+        run_with(store, experiment, device, workers=2, rows=90)
+        run_with(store, experiment, device, workers=4, rows=10)
+
+    def rates(device: str, workers: int) -> dict[str, Rate]:
+        return past_rates(store, experiment.stages.values(), device, workers)
+
+    verb = rates("cuda", 8)["verb"]
+    assert (verb.rows_per_second, verb.workers, verb.scaled_to) == (8.0, 2, 8)
+    assert str(verb) == "as a past run of 2 workers tells (as 8 workers would)"
+    # The main process makes these, however many make the others.
+    aligned = rates("cuda", 8)["aligned"]
+    assert (aligned.rows_per_second, aligned.scaled_to) == (2.0, None)
+    # On a CPU that of a run with as many workers, else of the largest run, as it is.
+    assert [rates("cpu", n)["verb"].rows_per_second for n in (2, 4, 8)] == [2.0, 4.0, 2.0]
+    assert str(rates("cpu", 8)["verb"]) == "as a past run of 2 workers tells"

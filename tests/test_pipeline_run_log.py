@@ -11,6 +11,7 @@ import pytest
 from experiment_fixtures import make_experiment
 
 from pipeline import run_log
+from pipeline.config_executor import worker_count
 from pipeline.experiment import resolve
 from pipeline.journal import Journal
 from pipeline.run_log import RunLog
@@ -39,6 +40,7 @@ def finished(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
     event = json.loads(journal.path.read_text().splitlines()[-1])
     journal.close()
     assert event["event"] == "run_finished"
+    assert event["workers"] == worker_count(experiment.config.executor)
     return {stage["stage"]: stage for stage in event["stages"]}
 
 
@@ -62,7 +64,8 @@ def test_a_stage_is_as_fast_as_it_is_since_it_began(
 
 
 def test_seconds_are_shared_out(tmp_path: Path) -> None:
-    own = {name: stage["own_seconds"] for name, stage in finished(tmp_path).items()}
+    stages = finished(tmp_path, "executor.workers=3")
+    own = {name: stage["own_seconds"] for name, stage in stages.items()}
     assert own == {"verb": 75.0, "noun": 25.0, "aligned": 5.0}
 
 
