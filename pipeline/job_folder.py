@@ -21,7 +21,7 @@ import pickle
 import shutil
 import socket
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,11 +34,15 @@ if TYPE_CHECKING:  # they load torch, which a merge does not need
     from pipeline.work import Unit
     from pipeline.workbench import Setup
 
-__all__ = ["JOBS_FOLDER", "Job", "create_job", "find_jobs", "load_work"]
+__all__ = ["JOBS_FOLDER", "DamagedJobError", "Job", "create_job", "find_jobs", "load_work"]
 
 JOBS_FOLDER = "jobs"
 JOB_FILE, MERGED_FILE, SETUP_FILE = "job.json", "merged.json", "setup.pkl"
 FORMAT_VERSION = 1
+
+
+class DamagedJobError(ValueError):
+    """A file of a job cannot be read; it says what a person can do about it."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ class Job:
 
     def units(self, task: int) -> list[dict[str, Any]]:
         """What a task is to do: unit, videos, shards by stage, row keys by stage."""
-        units: list[dict[str, Any]] = _read_json(self.folder / f"task_{task}.json")["units"]
+        file = self.folder / f"task_{task}.json"
+        units = _read_json(file).get("units")
+        if not isinstance(units, list):
+            raise _damaged(file, "no units", "those of a task")
         return units
 
     def rows(self, task: int) -> dict[str, set[str]]:
@@ -168,13 +175,30 @@ def create_job(
     return job
 
 
-def find_jobs(store: Path) -> list[Job]:
-    """The jobs of a store, oldest first; folders without job.json are what a crash left."""
+def find_jobs(store: Path, damaged: list[DamagedJobError] | None = None) -> list[Job]:
+    """The jobs of a store, oldest first; folders without job.json are what a crash left.
+
+    Args:
+        damaged: takes what is wrong with jobs that cannot be read, which are left out then.
+
+    Raises:
+        DamagedJobError: nobody takes it.
+    """
     try:
         folders = sorted((store.absolute() / JOBS_FOLDER).iterdir())
     except FileNotFoundError:
         return []
-    return list(_jobs(folders))
+    jobs = []
+    for folder in folders:
+        try:
+            jobs.append(_read_job(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except DamagedJobError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+    return jobs
 
 
 def load_work(folder: Path, task: int) -> tuple[Setup, list[Unit]]:
@@ -188,18 +212,30 @@ def load_work(folder: Path, task: int) -> tuple[Setup, list[Unit]]:
     return setup, units
 
 
-def _jobs(folders: Sequence[Path]) -> Iterator[Job]:
-    for folder in folders:
-        try:
-            fields = _read_json(folder / JOB_FILE)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if fields.pop("format", None) != FORMAT_VERSION:
-            raise ValueError(
-                f"{folder}: got a job of another version of symbio, expected {FORMAT_VERSION}; "
-                "merge it with that one, or delete the folder if none of its tasks runs"
-            )
-        yield Job(folder, **fields)
+def _read_job(folder: Path) -> Job:
+    file = folder / JOB_FILE
+    fields = _read_json(file)
+    if fields.pop("format", None) != FORMAT_VERSION:
+        raise DamagedJobError(
+            f"{folder}: got a job of another version of symbio, expected {FORMAT_VERSION}; "
+            "merge it with that one, or delete the folder if none of its tasks runs"
+        )
+    kinds = {
+        **dict.fromkeys(("created", "host", "cluster"), str),
+        **dict.fromkeys(("time_minutes", "tasks"), int),
+        "keys": dict,
+        "ids": list,
+    }
+    if {name: type(value) for name, value in fields.items()} != kinds:
+        raise _damaged(file, f"fields {', '.join(fields) or 'none'}", f"{', '.join(kinds)}")
+    return Job(folder, **fields)
+
+
+def _damaged(file: Path, got: str, expected: str) -> DamagedJobError:
+    return DamagedJobError(
+        f"{file}: got {got}, expected {expected}; once no task of the job runs, delete "
+        f"{file.parent}, and symbio run makes those of its rows again that are not stored"
+    )
 
 
 def _describe(unit: Unit) -> dict[str, Any]:
@@ -224,9 +260,12 @@ def _unpickle(path: Path) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _damaged(path, f"no JSON ({error})", "that of a job") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: got {type(found).__name__}, expected keys and values")
+        raise _damaged(path, type(found).__name__, "keys and values")
     return found
 
 

@@ -11,12 +11,13 @@ they were made for, whatever the config says by now.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from pipeline.job_folder import Job, find_jobs
+from pipeline.job_folder import DamagedJobError, Job, find_jobs
 from pipeline.job_states import ENDED, is_elsewhere, task_states
 from pipeline.journal import LOGS_FOLDER
 from pipeline.task_journal import Event, failures_of, journals, read_events, receipt_of
@@ -86,31 +87,39 @@ def merge_jobs(path: Path) -> list[JobReport]:
 
     Raises:
         StoreLockedError: a driver waits for the jobs, or another run writes.
+        DamagedJobError: a job cannot be read; all others are taken in.
     """
-    if not find_jobs(path):
+    damaged: list[DamagedJobError] = []
+    if not find_jobs(path, damaged):
+        _refuse(damaged)
         return []
+    damaged.clear()
     with open_store(path, mode="a") as store:
-        reports = [_merge(store, job) for job in find_jobs(path)]
+        jobs = find_jobs(path, damaged)
+        reports = _sound([partial(_merge, store, job) for job in jobs], damaged)
     ended = any(task.end != "running" for report in reports for task in report.tasks)
     # Opening a store is what takes in whole shards that nobody spoke of, where no lease is left.
     with open_store(path, mode="a" if ended else "r") as store:
-        for report in reports:
-            _count(store, report)
+        reports = _sound([partial(_count, store, report) for report in reports], damaged)
     for report in reports:
         _keep_logs(path, report)
         if not report.running:
             report.job.remove()
+    _refuse(damaged)
     return reports
 
 
-def look_at_jobs(path: Path) -> list[JobReport]:
-    """How the jobs of a store stand; takes nothing in. Rows are those that are stored by now."""
-    reports = [_stand(job) for job in find_jobs(path)]
-    if reports:
-        with open_store(path, mode="r") as store:
-            for report in reports:
-                _count(store, report)
-    return reports
+def look_at_jobs(path: Path, damaged: list[DamagedJobError]) -> list[JobReport]:
+    """How the jobs of a store stand; takes nothing in. Rows are those that are stored by now.
+
+    Args:
+        damaged: takes what is wrong with jobs that cannot be read, which are left out.
+    """
+    reports = [_stand(job) for job in find_jobs(path, damaged)]
+    if not reports:
+        return []
+    with open_store(path, mode="r") as store:
+        return _sound([partial(_count, store, report) for report in reports], damaged)
 
 
 def rows_of_jobs(path: Path) -> dict[str, set[str]]:
@@ -149,6 +158,24 @@ def _where(report: JobReport) -> str:
     if not (report.running and is_elsewhere(report.job)):
         return ""
     return f"; its tasks are processes of {report.job.host}: only symbio merge there sees them end"
+
+
+def _sound(
+    actions: Iterable[Callable[[], JobReport]], damaged: list[DamagedJobError]
+) -> list[JobReport]:
+    """Reports of jobs whose files can be read; what is wrong with others is put down."""
+    reports = []
+    for action in actions:
+        try:
+            reports.append(action())
+        except DamagedJobError as error:
+            damaged.append(error)
+    return reports
+
+
+def _refuse(damaged: Iterable[DamagedJobError]) -> None:
+    if texts := [str(error) for error in damaged]:
+        raise DamagedJobError("\n".join(texts))
 
 
 def _commit(store: Store, job: Job, events: Iterable[Event]) -> int:
@@ -206,7 +233,7 @@ def _is_finished(job: Job, task: int) -> bool:
     return any(event["event"] == "finished" for event in _all_events(job, task))
 
 
-def _count(store: Store, report: JobReport) -> None:
+def _count(store: Store, report: JobReport) -> JobReport:
     stages = {key: stage for stage, key in report.job.keys.items()}
     for task in report.tasks:
         for key, rows in report.job.rows(task.number).items():
@@ -218,6 +245,7 @@ def _count(store: Store, report: JobReport) -> None:
                 task.failed += sum(f.row_key in missing for f in generation.failures())
         if task.end == "lost":
             task.reason = _last_words(report.job, task.number)
+    return report
 
 
 def _last_words(job: Job, task: int) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipeline.config import ExperimentConfig
 from pipeline.console import table
+from pipeline.job_folder import DamagedJobError
 from pipeline.merge import JobReport, TaskReport, in_words, look_at_jobs, merge_jobs
 
 __all__ = ["print_jobs", "show_merge"]
@@ -29,8 +30,11 @@ def show_merge(config: ExperimentConfig, console: Console) -> bool:
 
 def print_jobs(console: Console, store: Path) -> None:
     """A line for each job that was not merged yet, or is not over."""
-    for report in look_at_jobs(store):
+    damaged: list[DamagedJobError] = []
+    for report in look_at_jobs(store, damaged):
         console.print(Text(f"{in_words(report)} (symbio merge takes in what is done)"))
+    for error in damaged:
+        console.print(Text(str(error), style="red"))
 
 
 def _table(report: JobReport) -> object:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -27,7 +28,7 @@ from jobs_fixtures import (
 
 from pipeline.errors import ConfigError
 from pipeline.executor_slurm import pack
-from pipeline.job_folder import Job, find_jobs, load_work
+from pipeline.job_folder import DamagedJobError, Job, find_jobs, load_work
 from pipeline.merge import in_words, merge_jobs
 from pipeline.task_journal import TaskJournal, journals, read_events
 from pipeline.work import Unit, VideoWork
@@ -321,6 +322,37 @@ def test_tasks_of_another_machine_keep_their_leases(tmp_path: Path) -> None:
         "processes of not-this-one: only symbio merge there sees them end"
     )
     assert leases(tmp_path) == [job.lease(0), job.lease(1)]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("name", "content", "got"),
+    [
+        ("job.json", "x", r"job.json: got no JSON \(Expecting value"),
+        ("job.json", '{"format": 1}', "job.json: got fields none, expected created, host"),
+        ("task_0.json", "{}", "task_0.json: got no units"),
+        ("merged.json", "[]", "merged.json: got list, expected keys and values"),
+    ],
+)
+def test_a_damaged_job_is_named_and_the_others_are_merged(
+    tmp_path: Path, name: str, content: str, got: str
+) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT, "executor.tasks=1", stages=["verb"])
+    damaged = the_job(tmp_path).folder
+    (damaged / name).write_text(content)
+    shutil.move(damaged, tmp_path / "aside")
+    run(tmp_path, *LOCAL, NO_WAIT, "executor.tasks=1", stages=["objects"])
+    other = the_job(tmp_path).folder
+    shutil.move(tmp_path / "aside", damaged)
+    out = symbio("status", write_experiment(tmp_path), "--set", ONE_THREAD).out
+    assert damaged.name in out
+    with pytest.raises(DamagedJobError, match=f"{got}.*once no task of the job runs, delete"):
+        merge_jobs(tmp_path / "store")
+    assert (damaged.exists(), other.exists()) == (True, False)
+    with open_store(tmp_path / "store") as store:
+        assert [i.rows for i in store.generations() if i.stage == "objects"] == [ALL["objects"]]
+    shutil.rmtree(damaged)
+    assert run(tmp_path).complete
 
 
 def unit(number: int, rows: int) -> Unit:
