@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from pipeline.job_folder import JOB_FILE, Job
 from pipeline.job_states import ENDED, task_states
@@ -20,7 +22,15 @@ from stores.base import StorageUnavailableError, Store
 __all__ = ["JobWatch"]
 
 JOURNAL_SECONDS = 2.0
+# As file systems say that a folder is not there now.
+AWAY = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN)
 STATE_SECONDS = {"slurm": 20.0, "local": 1.0}
+
+Result = TypeVar("Result")
+
+
+def _nothing() -> None:
+    """To see whether the folder is there."""
 
 
 class JobWatch:
@@ -61,7 +71,7 @@ class JobWatch:
         """
         looked_at = -float("inf")
         while self._open and not stop.is_set():
-            self._patience(self._check_folder)
+            self._patiently(_nothing)
             ended: list[int] = []
             nearly_over = self._open <= self._finished
             interval = JOURNAL_SECONDS if nearly_over else STATE_SECONDS[self._job.cluster]
@@ -74,27 +84,47 @@ class JobWatch:
             yield None  # whoever got the progress commits it now
             for task in ended:
                 self._end(task, states[task])
-            self._job.save_merged()
+            self._patiently(self._job.save_merged)
             if self._open:
                 stop.wait(JOURNAL_SECONDS)
         if len(self._finished) == len(self._tasks):
             self._job.remove()
 
-    def _check_folder(self) -> None:
-        """Where it is gone for a while, tasks must not pass for silent."""
-        folder = self._job.folder
-        if not (folder / JOB_FILE).exists():
-            raise StorageUnavailableError(
-                errno.ENOENT, "got no folder of a job that goes on, expected it", str(folder)
-            )
+    def _patiently(self, action: Callable[[], Result]) -> Result:
+        """Do something that needs the job's folder, again where that was gone before the end.
+
+        Tasks must not pass for silent because nobody sees what they wrote.
+        """
+        file = self._job.folder / JOB_FILE
+
+        def attempt() -> Result:
+            try:
+                file.stat()
+                result = action()
+                file.stat()
+            except OSError as error:
+                if error.errno not in AWAY:
+                    raise
+                text = "got no folder of a job that goes on, expected it"
+                raise StorageUnavailableError(error.errno, text, str(file.parent)) from error
+            return result
+
+        return self._patience(attempt)
 
     def _read(self, task: int, queue: UnitQueue) -> Iterator[Progress]:
-        for path in journals(self._job.folder, task):
-            offset = self._job.merged.get(path.name, 0)
-            if path.stat().st_size > offset:
-                events, self._job.merged[path.name] = read_events(path, offset)
-                for event in events:
-                    yield from self._take(task, event, queue)
+        for name, (events, end) in self._patiently(partial(self._new_events, task)).items():
+            self._job.merged[name] = end
+            for event in events:
+                yield from self._take(task, event, queue)
+
+    def _new_events(self, task: int) -> dict[str, tuple[list[Event], int]]:
+        """What journals of a task say that was not read before, and where that ends."""
+        merged = self._job.merged
+        return {
+            path.name: read_events(path, merged.get(path.name, 0))
+            for path in journals(self._job.folder, task)
+            if path.stat().st_size > merged.get(path.name, 0)
+        }
 
     def _take(self, task: int, event: Event, queue: UnitQueue) -> Iterator[Progress]:
         name, unit = event["event"], self._units.get(event.get("unit", 0))
@@ -129,7 +159,7 @@ class JobWatch:
     def _end(self, task: int, state: str) -> None:
         self._open.discard(task)
         if task in self._finished:
-            self._store.release(self._job.lease(task))
+            self._patiently(partial(self._store.release, self._job.lease(task)))
         else:
             self._journal.event("worker_ended", worker=f"task {task}", reason=state)
             self._tell(

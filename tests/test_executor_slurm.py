@@ -26,6 +26,7 @@ from jobs_fixtures import (
     tasks_in_this_process,
 )
 
+from pipeline import job_watch
 from pipeline.errors import ConfigError
 from pipeline.executor_slurm import pack
 from pipeline.job_folder import DamagedJobError, Job, find_jobs, load_work
@@ -33,6 +34,7 @@ from pipeline.merge import in_words, merge_jobs
 from pipeline.task_journal import TaskJournal, journals, read_events
 from pipeline.work import Unit, VideoWork
 from stores.base import StorageUnavailableError
+from stores.folder_store import FolderStore
 from stores.registry import open_store
 
 ROWS = 22  # of the small experiment's stages that read videos
@@ -290,6 +292,34 @@ def test_a_driver_waits_for_a_folder_that_vanished(
         run(tmp_path, *settings)
     gone.rename(jobs)
     assert sum(task.stored for task in merge_jobs(tmp_path / "store")[0].tasks) == ROWS
+
+
+@pytest.mark.parametrize("when", ["journals", "save_merged", "release"])
+@pytest.mark.usefixtures("here")
+def test_a_driver_waits_for_a_store_that_vanishes_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Contents, when: str
+) -> None:
+    store, gone = tmp_path / "store", tmp_path / "gone"
+    target = {
+        "journals": ("pipeline.job_watch.journals", job_watch.journals),
+        "save_merged": ("pipeline.job_folder.Job.save_merged", Job.save_merged),
+        "release": ("stores.folder_store.FolderStore.release", FolderStore.release),
+    }[when]
+    moved = threading.Event()
+
+    def vanishing(*arguments: Any) -> Any:
+        if not moved.is_set():
+            moved.set()
+            store.rename(gone)
+            threading.Timer(1.0, gone.rename, [store]).start()
+        return target[1](*arguments)
+
+    monkeypatch.setattr(target[0], vanishing)
+    told = Told()
+    assert run(tmp_path, *LOCAL, reporter=told).complete
+    assert told.lines[-1] == "the storage is back"
+    assert contents(tmp_path) == undisturbed
+    assert leases(tmp_path) == []
 
 
 @pytest.mark.usefixtures("later")
