@@ -18,10 +18,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,11 +35,20 @@ if TYPE_CHECKING:  # they load torch, which a merge does not need
     from pipeline.work import Unit
     from pipeline.workbench import Setup
 
-__all__ = ["JOBS_FOLDER", "DamagedJobError", "Job", "create_job", "find_jobs", "load_work"]
+__all__ = [
+    "JOBS_FOLDER",
+    "DamagedJobError",
+    "Job",
+    "create_job",
+    "find_jobs",
+    "forsaken",
+    "load_work",
+]
 
 JOBS_FOLDER = "jobs"
 JOB_FILE, MERGED_FILE, SETUP_FILE = "job.json", "merged.json", "setup.pkl"
 FORMAT_VERSION = 1
+LEASE_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z-\d+\.\d+")  # the name of a job, and a task
 
 
 class DamagedJobError(ValueError):
@@ -199,6 +209,13 @@ def find_jobs(store: Path, damaged: list[DamagedJobError] | None = None) -> list
                 raise
             damaged.append(error)
     return jobs
+
+
+def forsaken(store: Path, leases: Iterable[str]) -> list[str]:
+    """Of names of leases, those of jobs whose folder somebody has deleted."""
+    folder = store.absolute() / JOBS_FOLDER
+    of_jobs = [name for name in leases if LEASE_NAME.fullmatch(name)]
+    return [name for name in of_jobs if not (folder / name.rpartition(".")[0]).exists()]
 
 
 def load_work(folder: Path, task: int) -> tuple[Setup, list[Unit]]:

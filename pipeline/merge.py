@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pipeline.job_folder import DamagedJobError, Job, find_jobs
+from pipeline.job_folder import DamagedJobError, Job, find_jobs, forsaken
 from pipeline.job_states import ENDED, is_elsewhere, task_states
 from pipeline.journal import LOGS_FOLDER
 from pipeline.task_journal import Event, failures_of, journals, read_events, receipt_of
 from stores.base import Failure, FeatureStore, MissingGenerationError, Receipt, Store
+from stores.leases import LEASES_FOLDER
 from stores.records import name_some
 from stores.registry import open_store
 
@@ -90,16 +91,20 @@ def merge_jobs(path: Path) -> list[JobReport]:
         DamagedJobError: a job cannot be read; all others are taken in.
     """
     damaged: list[DamagedJobError] = []
-    if not find_jobs(path, damaged):
+    leased = any((path / LEASES_FOLDER).glob("*.json"))
+    if not (find_jobs(path, damaged) or leased):
         _refuse(damaged)
         return []
     damaged.clear()
     with open_store(path, mode="a") as store:
         jobs = find_jobs(path, damaged)
+        given_up = forsaken(path, [lease.name for lease in store.leases()])
+        for name in given_up:
+            store.release(name)
         reports = _sound([partial(_merge, store, job) for job in jobs], damaged)
     ended = any(task.end != "running" for report in reports for task in report.tasks)
     # Opening a store is what takes in whole shards that nobody spoke of, where no lease is left.
-    with open_store(path, mode="a" if ended else "r") as store:
+    with open_store(path, mode="a" if ended or given_up else "r") as store:
         reports = _sound([partial(_count, store, report) for report in reports], damaged)
     for report in reports:
         _keep_logs(path, report)

@@ -385,6 +385,20 @@ def test_a_damaged_job_is_named_and_the_others_are_merged(
     assert run(tmp_path).complete
 
 
+@pytest.mark.usefixtures("here")
+def test_leases_go_with_the_folder_of_a_job_that_was_given_up(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    job = the_job(tmp_path)
+    (job.folder / "job.json").write_text("x")
+    with pytest.raises(DamagedJobError):
+        merge_jobs(tmp_path / "store")
+    assert leases(tmp_path) == [job.lease(0), job.lease(1)]
+    shutil.rmtree(job.folder)
+    assert merge_jobs(tmp_path / "store") == []
+    assert leases(tmp_path) == []
+    assert run(tmp_path).complete
+
+
 def unit(number: int, rows: int) -> Unit:
     return Unit(number, (VideoWork(None, {"verb": [None] * rows}),), {})  # type: ignore[arg-type,list-item]
 
