@@ -14,6 +14,7 @@ from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment, resolve
 from pipeline.explain import Explanation, explain_stage
 from pipeline.explain_settings import Nearest, nearest_generation
+from pipeline.merge import maker_of
 from pipeline.plan import StagePlan, plan_all
 from pipeline.reproduce import ConfigSource
 from pipeline.row_account import RowAccount, account_of, find_row
@@ -63,11 +64,14 @@ def explain_row(
         if plan.generation is None and store is not None:
             nearest = nearest_generation(experiment, store, plan.stage)
         tried = _try(experiment, store, plan, row) if try_it else None
+    maker = maker_of(config.store.path, plan.stage.key, row.key)
     if as_json:
         document = account.to_json() | {"nearest": nearest and nearest.to_json(), "tried": tried}
         print(json.dumps(document, indent=2))
     else:
         _print_row(console, account)
+        if maker and account.state == "missing":
+            console.print(Text(f"    {maker} makes it"))
         _print_nearest(console, nearest)
         if tried is not None:
             _print_tried(console, tried)

@@ -31,6 +31,7 @@ __all__ = [
     "TaskReport",
     "in_words",
     "look_at_jobs",
+    "maker_of",
     "merge_jobs",
     "rows_of_jobs",
     "rows_out",
@@ -130,6 +131,15 @@ def look_at_jobs(path: Path, damaged: list[DamagedJobError]) -> list[JobReport]:
 def rows_of_jobs(path: Path) -> dict[str, set[str]]:
     """Rows that jobs of a store are making, by stage key; the store itself is not opened."""
     return rows_out(_stand(job) for job in find_jobs(path))
+
+
+def maker_of(path: Path, key: str, row: str) -> str:
+    """Which task makes a row of the generation with a key now, in words; "" for none."""
+    for report in map(_stand, find_jobs(path)):
+        for task in report.tasks:
+            if task.end == "running" and row in report.job.rows(task.number).get(key, ()):
+                return f"task {task.number} of job {report.job.name}"
+    return ""
 
 
 def rows_out(reports: Iterable[JobReport]) -> dict[str, set[str]]:

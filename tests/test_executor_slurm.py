@@ -147,6 +147,10 @@ def test_a_second_run_leaves_alone_what_tasks_are_making(
     assert {stage["stage"]: stage["out"] for stage in video_stages} == ALL
     assert not any(stage["missing"] or stage["present"] for stage in video_stages)
     assert symbio("run", file, "--set", ONE_THREAD).code == 0
+    told_of = symbio(
+        "explain", file, "--set", ONE_THREAD, "--stage", "verb", "--clip", "kitchen_b/b1/0"
+    ).out
+    assert f"of job {job.name} makes it" in told_of
     assert journals(job.folder, 0)
     assert leases(tmp_path) == [job.lease(0), job.lease(1)]
     (merged,) = merge_jobs(tmp_path / "store")
