@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -302,7 +303,8 @@ def test_failures_name_the_command_that_shows_them(tmp_path: Path) -> None:
     )
     assert (found["class"], found["message"], found["frame"]) == ("decode_error", "damaged", 7)
     assert found["reproduce"] == (
-        "symbio explain 'my kitchen.yaml' --set device=cuda --stage verb --clip a/1/0 --try"
+        f"symbio explain {shlex.quote(str(Path('my kitchen.yaml').absolute()))} --set device=cuda "
+        "--stage verb --clip a/1/0 --try"
     )
 
 
