@@ -165,6 +165,7 @@ def test_another_version_of_a_library_is_other_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "decord", raising=False)
     digests = set()
     for name in ("torch-2.1.0.dist-info", "torch-2.2.0.dist-info"):
         (tmp_path / name).mkdir()

@@ -400,7 +400,7 @@ def test_output_folders_behind_links_are_not_written_to(made: Any, root: Path) -
 
 
 def test_a_second_writer_is_refused_by_name(root: Path) -> None:
-    message = f'"pid": {os.getpid()}, "host": "'
+    message = f"held by process {os.getpid()} on "
     with open_store(root, "a"), pytest.raises(StoreLockedError, match=message):
         open_store(root, "a")
     with open_store(root, "a"):
