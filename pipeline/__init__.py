@@ -13,8 +13,8 @@ Where to look:
     doing it                               run, run_setup, run_log, record; work, unit_queue;
                                            workbench, unit, stage_work, shard_thread, patience;
                                            run_aligned, aligner, align
-    who does it                            executors, executor_*, config_executor; local_worker,
-                                           processes; ray_*
+    who does it                            executors, executor_*, config_executor; crew,
+                                           local_worker, processes; ray_*
     jobs on a cluster                      config_slurm, slurm_task, task_journal, job_folder,
                                            job_states, job_watch, merge, merge_commands
     decoding for it                        decoder; decode_pool, decode_process, decode_limits,

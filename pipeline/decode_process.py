@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Decoded
 from pipeline.decode_worker import Beat, Begun, Done, Free, Job, RowSent, run_worker
 from pipeline.frame_ring import create_frame_file, map_frames
-from pipeline.processes import limit_waiting, start_context, without_main
+from pipeline.processes import exit_in_words, limit_waiting, start_context, without_main
 from pipeline.rows import VideoRow
 from pipeline.work import Progress, VideoWork
 
@@ -83,10 +82,7 @@ class DecodeProcess:
     @property
     def fate(self) -> str:
         """How the process ended, in words."""
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            return f"signal {signal.Signals(-code).name}"
-        return f"exit code {code}"
+        return exit_in_words(self._process.exitcode)
 
     def start(self, job: Job) -> None:
         """Give it a video."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -10,11 +9,11 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from multiprocessing.connection import wait
 
+from pipeline.crew import MOST_FALSE_STARTS, Crew, Worker
 from pipeline.decoder import usable_cores
-from pipeline.errors import in_words
 from pipeline.journal import Journal
-from pipeline.local_worker import Broken, Finished, Ready, Stop, run_local_worker
-from pipeline.processes import limit_waiting, start_context, without_main
+from pipeline.local_worker import Ready, Stop, run_local_worker
+from pipeline.processes import exit_in_words, limit_waiting, start_context, without_main
 from pipeline.unit_queue import UnitQueue
 from pipeline.work import Progress, Unit
 from pipeline.workbench import Setup, Workbench, start_decoder
@@ -25,8 +24,6 @@ LOOK_SECONDS = 1.0
 MOST_MESSAGES = 64  # of one worker before others are heard
 STARTING_SECONDS = 600.0  # a worker may take to build its networks
 JOIN_SECONDS = 10.0
-# Workers in turn that end before they are built, with no unit to blame.
-MOST_FALSE_STARTS = 3
 
 
 class InProcess:
@@ -62,50 +59,25 @@ class LocalWorkers:
         """See `Executor`."""
         crew = _Crew(setup, min(self.workers, len(queue)), self._stall_seconds, journal)
         with closing(crew):
-            while queue.open:
-                if stop.is_set():
-                    if not crew.busy:
-                        return
-                    crew.stop()
-                else:
-                    crew.hand_out(queue)
-                yield from crew.listen(queue)
-                yield None
+            yield from crew.work(queue, stop)
 
 
-class _Crew:
-    """The workers of a run."""
+class _Crew(Crew["_Process"]):
+    """The workers of a run, on this machine."""
 
     def __init__(self, setup: Setup, size: int, stall_seconds: float, journal: Journal) -> None:
+        super().__init__(journal)
         self._setups = _shared_out(setup, size)
         self._stall_seconds = stall_seconds
-        self._journal = journal
-        self._false_starts = 0
-        self._workers = {place: self._start(place) for place in range(size)}
 
-    @property
-    def busy(self) -> list[_Worker]:
-        """Those that have a unit."""
-        return [worker for worker in self._workers.values() if worker.unit is not None]
-
-    def hand_out(self, queue: UnitQueue) -> None:
-        """Replace who is gone, and give units to who is ready and has none."""
-        for place in range(len(self._setups)):
+    def _fill(self, queue: UnitQueue) -> None:
+        for place, setup in enumerate(self._setups):
             worth_trying = self._false_starts < MOST_FALSE_STARTS or not self._workers
             if place not in self._workers and len(queue) and worth_trying:
-                self._workers[place] = self._start(place)
-        for worker in self._workers.values():
-            if worker.is_idle and (unit := queue.take()) is not None:
-                worker.give(unit)
-                self._journal.event(
-                    "unit_started",
-                    unit=unit.number,
-                    worker=worker.name,
-                    videos=[work.video.video_id for work in unit.videos],
-                )
+                worker = self._workers[place] = _Process(place, setup)
+                self._journal.event("worker_started", worker=worker.name, pid=worker.pid)
 
-    def listen(self, queue: UnitQueue) -> Iterator[Progress]:
-        """What workers have to say, and the end of those that died."""
+    def _listen(self, queue: UnitQueue) -> Iterator[Progress]:
         by_connection = {worker.connection: worker for worker in self._workers.values()}
         for connection in wait(list(by_connection), timeout=LOOK_SECONDS):
             worker = by_connection[connection]
@@ -119,86 +91,36 @@ class _Crew:
                 reason = f"no sign of life for {patience_seconds:g} s"
                 yield from self._give_up(worker, queue, reason)
 
-    def stop(self) -> None:
-        """Let everybody end early."""
-        for worker in self._workers.values():
-            worker.stop()
-
-    def close(self) -> None:
-        """End the workers, whatever they do."""
-        for worker in self._workers.values():
-            worker.end()
-            self._journal.event("worker_ended", worker=worker.name, pid=worker.pid, reason="done")
-        self._workers.clear()
-
-    def _hear(self, worker: _Worker, queue: UnitQueue) -> Iterator[Progress]:
+    def _hear(self, worker: _Process, queue: UnitQueue) -> Iterator[Progress]:
         """A worker's next message, or its end."""
         try:
             message = worker.receive()
         except (EOFError, OSError):
-            yield from self._give_up(worker, queue)
+            worker.end()  # how it ended is known then
+            yield from self._give_up(worker, queue, worker.fate)
         else:
             yield from self._take(worker, message, queue)
 
-    def _take(self, worker: _Worker, message: object, queue: UnitQueue) -> Iterator[Progress]:
-        if isinstance(message, Broken):
-            if message.is_of_the_run:
-                raise message.error
-            yield from self._give_up(worker, queue, in_words(message.error))
-        elif isinstance(message, Ready):
-            self._false_starts = 0
-        elif isinstance(message, Finished):
-            unit = worker.finished()
-            queue.done(unit)
-            self._journal.event("unit_finished", unit=unit.number, worker=worker.name)
-        elif isinstance(message, Progress) and worker.unit is not None:
-            queue.note(worker.unit, message)
-            yield message
-
-    def _give_up(
-        self, worker: _Worker, queue: UnitQueue, reason: str | None = None
-    ) -> Iterator[Progress]:
-        """End a worker; what is left of its unit is queued again."""
-        del self._workers[worker.place]
-        worker.end()
-        reason = reason or worker.fate
-        self._journal.event("worker_ended", worker=worker.name, pid=worker.pid, reason=reason)
-        if not worker.was_ready:
-            self._false_starts += 1
-            others = any(other.was_ready for other in self._workers.values())
-            if self._false_starts >= MOST_FALSE_STARTS and not others:
-                raise RuntimeError(
-                    f"{self._false_starts} workers in turn ended before they began ({reason}); run "
-                    "with --set executor.workers=0 to work in the main process and see why, or "
-                    "with fewer workers if memory ran out"
-                )
-        if worker.unit is not None:
-            self._journal.event("unit_lost", unit=worker.unit.number, reason=reason)
-            yield from queue.lost(worker.unit, reason)
-
-    def _start(self, place: int) -> _Worker:
-        worker = _Worker(place, self._setups[place])
-        self._journal.event("worker_started", worker=worker.name, pid=worker.pid)
-        return worker
+    def _cannot_begin(self, reason: str) -> Exception:
+        return RuntimeError(
+            f"{self._false_starts} workers in turn ended before they began ({reason}); run with "
+            "--set executor.workers=0 to work in the main process and see why, or with fewer "
+            "workers if memory ran out"
+        )
 
 
-class _Worker:
+class _Process(Worker):
     """The coordinator's end of one process."""
 
     def __init__(self, place: int, setup: Setup) -> None:
+        super().__init__(place)
         context = start_context()
-        self.place = place
-        self.name = f"worker {place}"
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=run_local_worker, args=(theirs, setup))
         with without_main():
             self._process.start()
         theirs.close()
         limit_waiting(self.connection)
-        self.was_ready = False
-        self.unit: Unit | None = None
-        self._stopped = False
-        self._heard_at = time.monotonic()
 
     @property
     def pid(self) -> int:
@@ -206,9 +128,9 @@ class _Worker:
         return int(self._process.pid)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether it can take a unit."""
-        return self.was_ready and self.unit is None
+    def whereabouts(self) -> dict[str, object]:
+        """See `Worker`."""
+        return {"pid": self.pid}
 
     @property
     def has_spoken(self) -> bool:
@@ -225,27 +147,7 @@ class _Worker:
     @property
     def fate(self) -> str:
         """How the process ended, in words."""
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            return f"signal {signal.Signals(-code).name}"
-        return f"exit code {code}"
-
-    def give(self, unit: Unit) -> None:
-        """Let it do a unit."""
-        self.unit = unit
-        self._heard_at = time.monotonic()
-        self._send(unit)
-
-    def finished(self) -> Unit:
-        """The unit that it has done.
-
-        Raises:
-            RuntimeError: it had none.
-        """
-        unit, self.unit = self.unit, None
-        if unit is None:
-            raise RuntimeError("got a finished unit from a worker without one, expected none")
-        return unit
+        return exit_in_words(self._process.exitcode)
 
     def receive(self) -> object:
         """What it says; raise EOFError if it is gone."""
@@ -254,14 +156,8 @@ class _Worker:
         self.was_ready = self.was_ready or isinstance(message, Ready)
         return message
 
-    def stop(self) -> None:
-        """Let it write what is finished and end its unit; safe to call again and again."""
-        if not self._stopped:
-            self._stopped = True
-            self._send(Stop())
-
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """See `Worker`; safe to call twice."""
         self._process.kill()
         self._process.join(JOIN_SECONDS)
         self.connection.close()

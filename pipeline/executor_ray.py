@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config_ray import RayExecutorConfig
-from pipeline.errors import ConfigError, in_words
+from pipeline.crew import Crew
+from pipeline.errors import ConfigError
 from pipeline.journal import Journal
-from pipeline.local_worker import Broken, Finished, Ready
 from pipeline.ray_actor import Actor
 from pipeline.ray_cluster import describe_resources, import_ray, joined
 from pipeline.ray_worker import Here, Lacking, Place
@@ -31,8 +31,6 @@ __all__ = ["RayWorkers"]
 LOOK_SECONDS = 1.0
 NO_ROOM_SECONDS = 30.0  # until it is said that workers wait for room in the cluster
 PAUSE_SECONDS = 5.0  # before a worker takes the place of one that ended before it was ready
-# Workers in turn that end before they are ready, while no other works.
-MOST_FALSE_STARTS = 3
 MOST_REASON_CHARS = 300
 
 
@@ -70,19 +68,11 @@ class RayWorkers:
             size = min(self.workers, len(queue))
             crew = _Crew(setup, size, asked, config.worker_stall_seconds, journal, self._tell)
             with closing(crew):
-                while queue.open:
-                    if stop.is_set():
-                        if not crew.busy:
-                            return
-                        crew.stop()
-                    else:
-                        crew.hand_out(queue)
-                    yield from crew.listen(queue)
-                    yield None
+                yield from crew.work(queue, stop)
 
 
-class _Crew:
-    """The workers of a run."""
+class _Crew(Crew[Actor]):
+    """The workers of a run, on a cluster."""
 
     def __init__(
         self,
@@ -93,46 +83,28 @@ class _Crew:
         journal: Journal,
         tell: Callable[[str], None],
     ) -> None:
+        super().__init__(journal)
         self._ray = import_ray()
         self._asked = asked
         self._stall_seconds = stall_seconds
-        self._journal = journal
         self._tell = tell
         journal.event("cluster_joined", resources=self._ray.cluster_resources())
         self._setup = self._ray.put(setup)
         self._place = _place(journal)
-        self._false_starts = 0
         self._left_at = time.monotonic()
         self._started_at = time.monotonic()
         self._has_told = False
         self._free_from = dict.fromkeys(range(size), 0.0)  # place → when it may be taken again
-        self._workers: dict[int, Actor] = {}
 
-    @property
-    def busy(self) -> list[Actor]:
-        """Those that have a unit."""
-        return [worker for worker in self._workers.values() if worker.unit is not None]
-
-    def hand_out(self, queue: UnitQueue) -> None:
-        """Replace who is gone, and give units to who is ready and has none."""
+    def _fill(self, queue: UnitQueue) -> None:
         for place, free_from in self._free_from.items():
             free = place not in self._workers and time.monotonic() >= free_from
-            if free and len(queue) > len(self._workers) - len(self.busy):
+            if free and len(queue) > len(self._workers) - len(self._busy):
                 self._workers[place] = Actor(
                     place, self._ray, self._asked, self._setup, self._place
                 )
-        for worker in self._workers.values():
-            if worker.is_idle and (unit := queue.take()) is not None:
-                worker.give(unit)
-                self._journal.event(
-                    "unit_started",
-                    unit=unit.number,
-                    worker=worker.name,
-                    videos=[work.video.video_id for work in unit.videos],
-                )
 
-    def listen(self, queue: UnitQueue) -> Iterator[Progress]:
-        """What workers have to say, and the end of those that died."""
+    def _listen(self, queue: UnitQueue) -> Iterator[Progress]:
         if not self._workers:  # a place is free in a moment
             time.sleep(LOOK_SECONDS)
             return
@@ -158,65 +130,29 @@ class _Crew:
             yield from self._give_up(worker, queue, reason)
         self._tell_of_no_room()
 
-    def stop(self) -> None:
-        """Let everybody end early."""
-        for worker in self._workers.values():
-            worker.stop()
-
-    def close(self) -> None:
-        """End the workers, whatever they do."""
-        for worker in self._workers.values():
-            worker.end()
-            self._ended(worker, "done")
-        self._workers.clear()
-
     def _take(self, worker: Actor, message: object, queue: UnitQueue) -> Iterator[Progress]:
-        if isinstance(message, Broken):
-            if message.is_of_the_run:
-                raise _with_host(message.error, worker.host)
-            yield from self._give_up(worker, queue, in_words(message.error))
-        elif isinstance(message, Lacking):
+        if isinstance(message, Lacking):
             _check_shared(message.path, worker.host)
         elif isinstance(message, Here):
             gpus = message.gpus
             self._journal.event(
                 "worker_started", worker=worker.name, pid=message.pid, host=message.host, gpus=gpus
             )
-        elif isinstance(message, Ready):
-            self._false_starts = 0
-        elif isinstance(message, Finished):
-            unit = worker.finished()
-            queue.done(unit)
-            self._journal.event("unit_finished", unit=unit.number, worker=worker.name)
-        elif isinstance(message, Progress) and worker.unit is not None:
-            queue.note(worker.unit, message)
-            yield message
+        else:
+            yield from super()._take(worker, message, queue)
 
-    def _give_up(self, worker: Actor, queue: UnitQueue, reason: str) -> Iterator[Progress]:
-        """End a worker; what is left of its unit is queued again."""
-        del self._workers[worker.place]
-        worker.end()
-        self._ended(worker, reason)
-        if not worker.was_ready:
-            self._false_start(worker, reason)
-        if worker.unit is not None:
-            self._journal.event("unit_lost", unit=worker.unit.number, reason=reason)
-            yield from queue.lost(worker.unit, reason)
+    def _seen_here(self, error: Exception, worker: Actor) -> Exception:
+        return _with_host(error, worker.host)
 
     def _false_start(self, worker: Actor, reason: str) -> None:
         self._free_from[worker.place] = time.monotonic() + PAUSE_SECONDS
-        self._false_starts += 1
-        others = any(other.was_ready for other in self._workers.values())
-        if self._false_starts >= MOST_FALSE_STARTS and not others:
-            raise ConfigError(
-                f"{self._false_starts} workers in turn ended before they were ready ({reason}); "
-                "check that this version of symbio and of Ray is installed on every machine of the "
-                "cluster, or run with --set executor.name=local to see why"
-            )
+        super()._false_start(worker, reason)
 
-    def _ended(self, worker: Actor, reason: str) -> None:
-        self._journal.event(
-            "worker_ended", worker=worker.name, pid=worker.pid, host=worker.host, reason=reason
+    def _cannot_begin(self, reason: str) -> Exception:
+        return ConfigError(
+            f"{self._false_starts} workers in turn ended before they were ready ({reason}); check "
+            "that this version of symbio and of Ray is installed on every machine of the cluster, "
+            "or run with --set executor.name=local to see why"
         )
 
     def _tell_of_no_room(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import struct
 import sys
@@ -13,7 +14,7 @@ from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
 
-__all__ = ["limit_waiting", "start_context", "without_main"]
+__all__ = ["exit_in_words", "limit_waiting", "start_context", "without_main"]
 
 HALF_A_MESSAGE_SECONDS = 60
 
@@ -30,6 +31,13 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def exit_in_words(code: int | None) -> str:
+    """How a process ended, by its exit code as `multiprocessing` gives it."""
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
 
 
 def limit_waiting(connection: Connection) -> None:

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from pipeline.crew import Worker
 from pipeline.local_worker import Ready, Stop
 from pipeline.ray_worker import Here, Place, RayWorker
 from pipeline.work import Unit
@@ -13,18 +14,15 @@ from pipeline.work import Unit
 __all__ = ["Actor"]
 
 
-class Actor:
+class Actor(Worker):
     """The coordinator's end of one actor; one call is out at any time."""
 
     def __init__(
         self, place: int, ray: Any, asked: dict[str, Any], setup: Any, coordinator: Place
     ) -> None:
-        self.place = place
-        self.name = f"worker {place}"
-        self.unit: Unit | None = None
+        super().__init__(place)
         self.pid: int | None = None
         self.host = ""
-        self.was_ready = False
         self._ray = ray
         actor = ray.remote(RayWorker).options(
             max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **asked
@@ -32,18 +30,16 @@ class Actor:
         self._actor = actor.remote()
         self._call = self._actor.begin.remote(setup, coordinator)
         self._post: list[Unit | Stop] = []
-        self._stopped = False
-        self._heard_at = time.monotonic()
+
+    @property
+    def whereabouts(self) -> dict[str, object]:
+        """See `Worker`."""
+        return {"pid": self.pid, "host": self.host}
 
     @property
     def is_placed(self) -> bool:
         """Whether the cluster had room for it."""
         return self.pid is not None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it can take a unit."""
-        return self.was_ready and self.unit is None
 
     @property
     def silent_seconds(self) -> float:
@@ -55,29 +51,6 @@ class Actor:
     def excuse(self, seconds: float) -> None:
         """Nobody has listened to it for so long."""
         self._heard_at += seconds
-
-    def give(self, unit: Unit) -> None:
-        """Let it do a unit."""
-        self.unit = unit
-        self._heard_at = time.monotonic()
-        self._post.append(unit)
-
-    def finished(self) -> Unit:
-        """The unit that it has done.
-
-        Raises:
-            RuntimeError: it had none.
-        """
-        unit, self.unit = self.unit, None
-        if unit is None:
-            raise RuntimeError("got a finished unit from a worker without one, expected none")
-        return unit
-
-    def stop(self) -> None:
-        """Let it write what is finished and end its unit; safe to call again and again."""
-        if not self._stopped:
-            self._stopped = True
-            self._post.append(Stop())
 
     def ask(self) -> Any:
         """The call that is out; if none is, a new one with what there is to tell."""
@@ -98,6 +71,9 @@ class Actor:
         return messages
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """See `Worker`."""
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(self._actor)
+
+    def _send(self, message: Unit | Stop) -> None:
+        self._post.append(message)
