@@ -4,11 +4,11 @@
     python benchmarks/bench_scale.py --quick    tiny sizes: shows that it works
 
 Decoding: 1, 2 and 4 local workers, each with a decode process of its own, on videos and a network
-so small that it costs nothing beside them. Their rate is counted from when the last worker has
-begun to the end of the last unit; starting workers is not in it. `efficiency` compares with what
-bare decoding would give: the rate of one process with one thread, measured in the same turn, times
-the workers or the cores, whichever are fewer. A worker alone may use more than one thread and
-exceed it.
+so small that nearly all of a row is decoding. Their rate is counted from when the last worker has
+begun to the end of the last unit; starting workers is not in it. `efficiency` compares with the
+bare work: decoding and the network one after the other in one process with one thread, without a
+store, measured in the same turn, times the workers or the cores, whichever are fewer. A worker
+alone uses more than one core and may exceed it.
 
 Coordinator: a run whose workers give units back at once, with their shards written while the clock
 stands still: what is measured is taking units, reserving shards, committing, the journal and the

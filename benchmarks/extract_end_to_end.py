@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from statistics import median
 
@@ -17,7 +18,7 @@ from extractors.inference import memory_format_3d
 from pipeline.decode_limits import DecodeLimits
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import decode_video
-from pipeline.decoder import Decoder, create_decoder, default_processes, usable_cores
+from pipeline.decoder import create_decoder, default_processes, usable_cores
 from pipeline.work import VideoWork
 
 GEMM_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,12 +67,15 @@ def bench_start(figures: Figures, material: Material, backbone: Backbone) -> Non
     work = works(material.experiment(backbone, 1))[0]
     empty = VideoWork(work.video, {})
     for when in ("first", "later"):
-        seconds = timed(lambda: list(_start_decoder().decode([empty], {})), _CPU)
+        seconds = timed(lambda: _decode_alone(empty), _CPU)
         figures.add(f"{when}_decode_process_start", seconds, "s")
 
 
-def _start_decoder() -> Decoder:
-    return create_decoder(1, {}, limits=DecodeLimits(60.0, 3600.0, None), cores=usable_cores())
+def _decode_alone(work: VideoWork) -> None:
+    limits = DecodeLimits(60.0, 3600.0, None)
+    with closing(create_decoder(1, {}, limits=limits, cores=usable_cores())) as decoder:
+        for _ in decoder.decode([work], {}):
+            pass
 
 
 def _add_speeds(

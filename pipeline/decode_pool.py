@@ -8,7 +8,7 @@ bounded by the shared memory of each process.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import wait
 
@@ -33,7 +33,7 @@ class DecoderHung(Exception):
 
 
 class DecodePool:
-    """Decodes videos in other processes, which begin to start at once.
+    """Decodes videos in other processes: the first starts at once, others when they are needed.
 
     Args:
         processes: how many, at most.
@@ -52,7 +52,7 @@ class DecodePool:
         self._num_threads = num_threads
         self._limits = limits
         self._false_starts = 0
-        self._workers = [self._start_worker() for _ in range(processes)]
+        self._workers = [self._start_worker()]
 
     @property
     def pids(self) -> list[int]:
@@ -64,8 +64,8 @@ class DecodePool:
     ) -> Generator[Decoded | None, None, None]:
         """Rows and failures of all videos, as they come; None where nothing came for a second.
 
-        The frames of a row are valid until the next item is asked for. The processes end with the
-        generator: a pool decodes once.
+        The frames of a row are valid until the next item is asked for. When the generator ends,
+        processes stay for the next videos, but for those that are in the middle of one.
 
         Raises:
             RuntimeError: a process cannot even start.
@@ -80,20 +80,24 @@ class DecodePool:
                     if error is not None:
                         yield from self._give_up(worker, pending, error)
         finally:
-            self.close()
+            self._end([worker for worker in self._workers if worker.is_busy])
 
     def close(self) -> None:
         """End the processes."""
-        for worker in self._workers:
+        self._end(list(self._workers))
+
+    def _end(self, workers: Sequence[DecodeProcess]) -> None:
+        for worker in workers:
+            self._workers.remove(worker)
             worker.end()
-        self._workers.clear()
 
     def _hand_out(self, pending: _Pending, geometries: Geometries) -> None:
-        while pending and len(self._workers) < self._processes:
-            self._workers.append(self._start_worker())  # in place of one that was given up
         for worker in self._workers:
             if pending and not worker.is_busy:
                 worker.start(Job(pending.take(), geometries))
+        while pending and len(self._workers) < self._processes:
+            self._workers.append(self._start_worker())
+            self._workers[-1].start(Job(pending.take(), geometries))
 
     def _listen(self, pending: _Pending) -> Iterator[Decoded | None]:
         """One message of each process that has something to say; None if none has."""
@@ -134,8 +138,7 @@ class DecodePool:
         self, worker: DecodeProcess, pending: _Pending, error: Exception | None
     ) -> Iterator[Decoded]:
         """End a process, or find it ended; what of its video it has not delivered has failed."""
-        self._workers.remove(worker)
-        worker.end()
+        self._end([worker])
         if not worker.has_begun:  # its video is not to blame, and waits for another
             self._false_starts += 1
             if self._false_starts == MOST_FALSE_STARTS:

@@ -16,7 +16,7 @@ from pipeline.local_worker import Ready, Stop, run_local_worker
 from pipeline.processes import exit_in_words, limit_waiting, start_context, without_main
 from pipeline.unit_queue import UnitQueue
 from pipeline.work import Progress, Unit
-from pipeline.workbench import Setup, Workbench, start_decoder
+from pipeline.workbench import Setup, Workbench
 
 __all__ = ["InProcess", "LocalWorkers"]
 
@@ -36,9 +36,8 @@ class InProcess:
     ) -> Generator[Progress | None, None, None]:
         """See `Executor`."""
         unit = queue.take_all()
-        decoder = start_decoder(setup, num_videos=len(unit.videos))  # while networks are built
-        with closing(decoder):
-            yield from Workbench(setup).run(unit, stop, decoder=decoder)
+        with closing(Workbench(setup)) as bench:
+            yield from bench.run(unit, stop)
 
 
 class LocalWorkers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -87,19 +88,19 @@ def _work(connection: Line, setup: Setup) -> None:
     stop = threading.Event()
     units: SimpleQueue[Unit | None] = SimpleQueue()
     Thread(target=_listen, args=(connection, units, stop), name="listener", daemon=True).start()
-    bench = Workbench(setup)
-    connection.send(Ready())
-    while (unit := units.get()) is not None:
-        spoke_at = time.monotonic()
-        for progress in bench.run(unit, stop):
-            if progress is not None:
-                connection.send(progress)
-            elif time.monotonic() - spoke_at > ALIVE_SECONDS:
-                connection.send(Alive())
-            else:
-                continue
+    with closing(Workbench(setup)) as bench:
+        connection.send(Ready())
+        while (unit := units.get()) is not None:
             spoke_at = time.monotonic()
-        connection.send(Finished())
+            for progress in bench.run(unit, stop):
+                if progress is not None:
+                    connection.send(progress)
+                elif time.monotonic() - spoke_at > ALIVE_SECONDS:
+                    connection.send(Alive())
+                else:
+                    continue
+                spoke_at = time.monotonic()
+            connection.send(Finished())
 
 
 def _listen(connection: Line, units: SimpleQueue[Unit | None], stop: threading.Event) -> None:

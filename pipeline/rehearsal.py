@@ -47,11 +47,11 @@ def rehearse(
         name: memory.generation(name, experiment.video_stages[name].key, outputs)
         for name, outputs in specs.items()
     }
-    bench = Workbench(make_setup(experiment, generations))
     unit = Unit(0, works, {name: itertools.count() for name in specs})
-    for progress in bench.run(unit, threading.Event()):
-        if progress is not None:
-            yield progress
+    with closing(Workbench(make_setup(experiment, generations))) as bench:
+        for progress in bench.run(unit, threading.Event()):
+            if progress is not None:
+                yield progress
 
 
 def rehearse_aligned(

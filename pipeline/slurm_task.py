@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -212,16 +212,16 @@ def _run_units(
 ) -> None:
     from pipeline.workbench import Workbench
 
-    bench = Workbench(setup)
-    for unit in units:
-        if stop.is_set():
-            return
-        journal.write("unit_started", unit=unit.number)
-        for progress in bench.run(unit, stop):
-            if progress is not None:
-                settled |= journal.note(unit.number, progress)
-        if not stop.is_set():
-            journal.write("unit_finished", unit=unit.number)
+    with closing(Workbench(setup)) as bench:
+        for unit in units:
+            if stop.is_set():
+                return
+            journal.write("unit_started", unit=unit.number)
+            for progress in bench.run(unit, stop):
+                if progress is not None:
+                    settled |= journal.note(unit.number, progress)
+            if not stop.is_set():
+                journal.write("unit_finished", unit=unit.number)
 
 
 def _for_this_node(setup: Setup) -> Setup:

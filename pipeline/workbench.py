@@ -26,7 +26,7 @@ from pipeline.unit import run_unit
 from pipeline.work import Progress, Unit
 from stores.base import ShardWriter
 
-__all__ = ["Setup", "Workbench", "check_weights", "replaced_weights", "start_decoder"]
+__all__ = ["Setup", "Workbench", "check_weights", "replaced_weights"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Setup:
 
 
 class Workbench:
-    """A worker's networks; does one unit after another.
+    """A worker's networks and decode processes; does one unit after another.
 
     Args:
         setup: what to build.
@@ -71,22 +71,33 @@ class Workbench:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
+        self._decoder = _create_decoder(setup)  # a process starts while networks are built
+        try:
+            self._networks = self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the decode processes."""
+        self._decoder.close()
+
+    def _build(self) -> dict[str, ClipExtractor | FrameExtractor]:
+        setup = self._setup
         threads = setup.cpu_threads or setup.cores
         if threads is not None:
             torch.set_num_threads(threads)
-        self._networks: dict[str, ClipExtractor | FrameExtractor] = {
+        networks = {
             name: create_network(stage, setup.device) for name, stage in setup.stages.items()
         }
         check_weights(setup.weights)  # after they were read: nobody exchanged them meanwhile
+        return networks
 
-    def run(
-        self, unit: Unit, stop: threading.Event, *, decoder: Decoder | None = None
-    ) -> Iterator[Progress | None]:
+    def run(self, unit: Unit, stop: threading.Event) -> Iterator[Progress | None]:
         """Do a unit; None now and then where there is nothing to say.
 
         Args:
             stop: when set, rows that are finished are written and the unit ends early.
-            decoder: to use instead of one of its own, which starts now.
 
         Raises:
             OSError: a shard cannot be written.
@@ -106,19 +117,16 @@ class Workbench:
             if name in unit.shards
         }
         patience = Patience(setup.storage_seconds)
-        if decoder is None:
-            decoder = start_decoder(setup, num_videos=len(unit.videos))
-        yield from run_unit(unit.videos, works, decoder=decoder, stop=stop, patience=patience)
+        yield from run_unit(unit.videos, works, decoder=self._decoder, stop=stop, patience=patience)
 
 
-def start_decoder(setup: Setup, *, num_videos: int) -> Decoder:
-    """What decodes for a worker; processes start at once and end with their work."""
+def _create_decoder(setup: Setup) -> Decoder:
     cores = setup.cores or usable_cores()
     processes = setup.decode_processes
     if processes is None:
         processes = default_processes(setup.device, cores)
     return create_decoder(
-        min(processes, num_videos),
+        processes,
         {name: stage.batch_nbytes for name, stage in setup.stages.items()},
         limits=setup.decode_limits,
         cores=cores,

@@ -217,7 +217,12 @@ def test_the_scaling_benchmark_gives_every_figure_and_its_verdict() -> None:
     workers = [f"workers_{n}" for n in (1, 2, 4)]
     assert figure_names(output) == {
         *[f"{name}_{what}" for name in workers for what in ("speed", "efficiency")],
-        *["bare_decode_speed", "coordinator_small_rows_speed", "coordinator_maps_speed"],
+        *[
+            "bare_core_speed",
+            "bare_core_share_of_decoding",
+            "coordinator_small_rows_speed",
+            "coordinator_maps_speed",
+        ],
         *[f"gpus_fed_at_{n}_clips_per_second" for n in (10, 50, 200)],
     }
     assert judged_names(output) == {

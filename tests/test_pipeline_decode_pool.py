@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -49,11 +49,24 @@ def work(path: Path, *, clips: int = 3) -> VideoWork:
     return VideoWork(Video(video_id, path, "file", None, None), {"verb": verb, "objects": objects})
 
 
+OPEN: list[DecodePool] = []
+
+
 def pool(**options: float | None) -> DecodePool:
+    """One that ends with its test."""
     settings = {"processes": 2, "ring_nbytes": 2**20, "num_threads": 1}
     limits = {"stall_seconds": 60.0, "video_seconds": 60.0, "memory_mib": None}
     limits |= {name: options.pop(name) for name in limits.keys() & options.keys()}
-    return DecodePool(**{**settings, **options}, limits=DecodeLimits(**limits))  # type: ignore[arg-type]
+    decoder = DecodePool(**{**settings, **options}, limits=DecodeLimits(**limits))  # type: ignore[arg-type]
+    OPEN.append(decoder)
+    return decoder
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 def collect(decoder: DecodePool, works: Sequence[VideoWork]) -> tuple[dict, dict]:
@@ -294,16 +307,58 @@ def test_a_plain_script_is_not_run_again(videos: list[Path], tmp_path: Path) -> 
     assert done.stdout.split() == ["begun", "5"]
 
 
+def test_processes_stay_for_the_next_videos(videos: list[Path]) -> None:
+    decoder = pool(processes=2)
+    first, _ = collect(decoder, [work(videos[0]), work(videos[1])])
+    pids = decoder.pids
+    again, failures = collect(decoder, [work(videos[1]), work(videos[0])])
+    assert (decoder.pids, failures) == (pids, {})
+    assert len(pids) == 2
+    assert again.keys() == first.keys()
+    for key, value in first.items():
+        np.testing.assert_array_equal(again[key], value, err_msg=key)
+
+
+def test_no_more_processes_start_than_there_are_videos(videos: list[Path]) -> None:
+    decoder = pool(processes=3)
+    collect(decoder, [work(videos[0])])
+    assert len(decoder.pids) == 1
+
+
+def test_who_is_in_the_middle_of_a_video_does_not_stay(videos: list[Path]) -> None:
+    decoder = pool(processes=1, ring_nbytes=4 * 16 * 16 * 3)  # one clip at a time
+    with closing(decoder.decode([work(videos[0])], GEOMETRIES)) as decoded:
+        next(item for item in decoded if item is not None)
+        (pid,) = decoder.pids
+    assert decoder.pids == []
+    assert has_ended(pid)
+    frames, failures = collect(decoder, [work(videos[0])])
+    assert (len(frames), failures) == (5, {})
+
+
+def test_who_dies_between_videos_is_replaced(videos: list[Path]) -> None:
+    decoder = pool(processes=1)
+    collect(decoder, [work(videos[0])])
+    os.kill(decoder.pids[0], signal.SIGKILL)
+    frames, failures = collect(decoder, [work(videos[1])])
+    assert (len(frames), failures) == (5, {})
+
+
 def test_closing_ends_the_processes(videos: list[Path]) -> None:
     decoder = pool(processes=2)
-    with closing(decoder.decode([work(path) for path in videos], GEOMETRIES)) as decoded:
-        next(decoded)
-        pids = decoder.pids
-    assert len(pids) == 2
-    assert decoder.pids == []
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    collect(decoder, [work(path) for path in videos])
+    pids = decoder.pids
+    decoder.close()
+    assert (len(pids), decoder.pids) == (2, [])
+    assert all(has_ended(pid) for pid in pids)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def test_no_processes_are_refused() -> None:
