@@ -57,3 +57,13 @@ def small_process() -> Iterator[Callable[..., Any]]:
     """`small_process(function, *args)` runs it in a process that forks fast, without torch."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         yield lambda *args, **kwargs: pool.submit(*args, **kwargs).result()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The contents of a store that the small experiment made in this process, as `run_fixtures`."""
+    from run_fixtures import contents, run
+
+    folder = tmp_path_factory.mktemp("in-process")
+    assert run(folder).complete
+    return contents(folder)

@@ -2,79 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from experiment_fixtures import Silent, make_experiment
+from run_fixtures import TWO_WORKERS, Contents, contents, events, run
 
 from pipeline.errors import ConfigError
 from pipeline.experiment import resolve
 from pipeline.run import run_experiment
-from pipeline.run_report import RunReport
 from pipeline.stages import STAGE_NAMES
-from stores.registry import open_store
-
-ONE_THREAD = "engine.cpu_threads=1"
-TWO_WORKERS = "executor.workers=2"
-Contents = dict[str, dict[str, dict[str, bytes]]]
-
-
-class Acting(Silent):
-    """Does something at the first row that gets done."""
-
-    def __init__(self, act: Any) -> None:
-        self._act = act
-
-    def advance(self, stage: str, rows: int) -> None:
-        act, self._act = self._act, None
-        if act is not None:
-            act()
-
-
-def run(folder: Path, *overrides: str, act: Any = None, **options: Any) -> RunReport:
-    return run_experiment(
-        resolve(make_experiment(folder, [ONE_THREAD, *overrides])),
-        stages=STAGE_NAMES,
-        retry_failed=False,
-        reporter=Acting(act),
-        **{"stop": threading.Event()} | options,
-    )
-
-
-def contents(folder: Path) -> Contents:
-    """The bytes of a store: stage → row key → output."""
-    found: Contents = {}
-    with open_store(folder / "store") as store:
-        for info in store.generations():
-            generation = store.generation(info.stage, info.key)
-            found[info.stage] = {
-                key: {name: array.tobytes() for name, array in generation.read([key]).items()}
-                for key in generation.keys()  # noqa: SIM118
-            }
-    return found
-
-
-def events(folder: Path, name: str) -> list[dict[str, Any]]:
-    lines = [
-        json.loads(line)
-        for log in sorted((folder / "store" / "logs").iterdir())
-        for line in log.read_text().splitlines()
-    ]
-    return [line for line in lines if line["event"] == name]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    folder = tmp_path_factory.mktemp("in-process")
-    assert run(folder).complete
-    return contents(folder)
 
 
 def test_workers_make_the_same_rows_to_the_byte(tmp_path: Path, undisturbed: Contents) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from experiment_fixtures import Silent, make_experiment
-from test_executor_local import ONE_THREAD, Contents, contents, events, run
+from run_fixtures import ONE_THREAD, Contents, contents, events, run
 
 from pipeline import run as coordinator
 from pipeline import run_setup
@@ -48,13 +48,6 @@ def cluster() -> Iterator[None]:
         )
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    folder = tmp_path_factory.mktemp("in-process")
-    assert run(folder).complete
-    return contents(folder)
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from experiment_fixtures import make_experiment, settings
-from test_executor_local import ONE_THREAD, Contents, contents, events, run
+from run_fixtures import WAIT_SECONDS, Contents, command, contents, events, is_alive, run, wait_for
 
 from pipeline.ray_cluster import import_ray
 
 pytestmark = pytest.mark.slow
 
-WAIT_SECONDS = 240.0
-PROGRAM = "from cli import main; main()"
 RAY = ("executor.name=ray", "executor.workers=1")
 
 
@@ -32,61 +24,16 @@ def ray() -> Any:
     return import_ray()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    folder = tmp_path_factory.mktemp("in-process")
-    assert run(folder).complete
-    return contents(folder)
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    last = time.monotonic() + WAIT_SECONDS
-    while not (found := what()):
-        assert time.monotonic() < last, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-@contextmanager
-def command(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """`symbio run` on a cluster of its own, as a shell starts it."""
-    make_experiment(folder)
-    config = folder / "small.yaml"
-    config.write_text(yaml.safe_dump(settings(folder)))
-    overrides = [word for setting in (ONE_THREAD, *RAY) for word in ("--set", setting)]
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "run", str(config), *overrides],
-        cwd=folder,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def wait_for_rows(folder: Path, process: subprocess.Popen[str]) -> None:
     """Until a commit is in the log."""
-    logs = folder / "store" / "logs"
-    wait_for(lambda: process.poll() is not None or (logs.exists() and events(folder, "committed")))
+    wait_for(lambda: process.poll() is not None or events(folder, "committed"))
     assert process.poll() is None, process.communicate()[0]
 
 
 def test_a_coordinator_that_is_killed_takes_its_actors_along(
     tmp_path: Path, undisturbed: Contents
 ) -> None:
-    with command(tmp_path) as process:
+    with command(tmp_path, *RAY) as process:
         wait_for_rows(tmp_path, process)
         process.kill()
     (worker,) = events(tmp_path, "worker_started")
@@ -102,7 +49,7 @@ def test_a_coordinator_that_is_killed_takes_its_actors_along(
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, undisturbed: Contents) -> None:
-    with command(tmp_path) as process:
+    with command(tmp_path, *RAY) as process:
         wait_for_rows(tmp_path, process)
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
         output, _ = process.communicate(timeout=WAIT_SECONDS)

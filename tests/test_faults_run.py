@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from experiment_fixtures import Silent, make_experiment, settings
-from test_executor_local import (
+from experiment_fixtures import Silent, make_experiment
+from run_fixtures import (
     ONE_THREAD,
     TWO_WORKERS,
+    WAIT_SECONDS,
     Contents,
+    command,
     contents,
     events,
+    is_alive,
     run,
-    undisturbed,
+    wait_for,
 )
 from video_files import write_video
 
@@ -36,52 +35,7 @@ from pipeline.run import run_experiment
 from pipeline.stages import STAGE_NAMES
 from stores.registry import open_store
 
-__all__ = ["undisturbed"]  # a fixture
-
-PROGRAM = "from cli import main; main()"
-WAIT_SECONDS = 120.0
 DAY_SECONDS = 86_400.0
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    last = time.monotonic() + WAIT_SECONDS
-    while not (found := what()):
-        assert time.monotonic() < last, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
-def logged(folder: Path, name: str) -> list[dict[str, Any]]:
-    return events(folder, name) if (folder / "store" / "logs").exists() else []
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-@contextmanager
-def command(folder: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
-    """`symbio run`, as a shell starts it."""
-    make_experiment(folder)
-    config = folder / "small.yaml"
-    config.write_text(yaml.safe_dump(settings(folder)))
-    words = [word for setting in (ONE_THREAD, *overrides) for word in ("--set", setting)]
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "run", str(config), *words],
-        cwd=folder,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 class Starting(Silent):
@@ -104,8 +58,8 @@ def test_workers_killed_at_random(tmp_path: Path, undisturbed: Contents, seed: i
     def kill_some() -> None:
         """Workers that have a unit; a video that ends three of them is to blame for it."""
         while not over.wait(chance.uniform(0.0, 1.0)) and len(kills) < 2:
-            pids = {e["worker"]: e["pid"] for e in logged(tmp_path, "worker_started")}
-            busy = {pids[e["worker"]] for e in logged(tmp_path, "unit_started")}
+            pids = {e["worker"]: e["pid"] for e in events(tmp_path, "worker_started")}
+            busy = {pids[e["worker"]] for e in events(tmp_path, "unit_started")}
             if busy - kills:
                 pid = chance.choice(sorted(busy - kills))
                 with suppress(ProcessLookupError):
@@ -124,20 +78,20 @@ def test_workers_killed_at_random(tmp_path: Path, undisturbed: Contents, seed: i
     assert contents(tmp_path) == undisturbed
     # Two units at first, and another for what was left of each that was lost: nothing else is
     # done twice, and no row is committed twice.
-    lost = len(logged(tmp_path, "unit_lost"))
-    assert len(logged(tmp_path, "unit_started")) == 2 + lost <= 2 + len(kills)
+    lost = len(events(tmp_path, "unit_lost"))
+    assert len(events(tmp_path, "unit_started")) == 2 + lost <= 2 + len(kills)
     rows = sum(map(len, undisturbed.values()))
-    assert sum(event["rows"] for event in logged(tmp_path, "committed")) == rows
+    assert sum(event["rows"] for event in events(tmp_path, "committed")) == rows
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_goes_on(tmp_path: Path, undisturbed: Contents, workers: int) -> None:
     with command(tmp_path, f"executor.workers={workers}", "engine.commit_seconds=0.1") as process:
-        wait_for(lambda: logged(tmp_path, "committed"))
+        wait_for(lambda: events(tmp_path, "committed"))
         process.kill()
-    for event in logged(tmp_path, "worker_started"):
+    for event in events(tmp_path, "worker_started"):
         wait_for(lambda pid=event["pid"]: not is_alive(pid))
-    kept = sum(event["rows"] for event in logged(tmp_path, "committed"))
+    kept = sum(event["rows"] for event in events(tmp_path, "committed"))
     report = run(tmp_path, f"executor.workers={workers}")
     assert report.complete
     assert sum(stage.made for stage in report.stages) <= sum(map(len, undisturbed.values())) - kept
@@ -156,7 +110,7 @@ def test_a_run_that_is_signalled_keeps_what_is_finished(
     tmp_path: Path, undisturbed: Contents, number: signal.Signals
 ) -> None:
     with command(tmp_path, TWO_WORKERS, "engine.commit_seconds=0.1") as process:
-        wait_for(lambda: logged(tmp_path, "worker_started"))
+        wait_for(lambda: events(tmp_path, "worker_started"))
         process.send_signal(number)
         said, _ = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130, said

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 from experiment_fixtures import Silent, make_experiment
-from test_executor_local import ONE_THREAD, TWO_WORKERS, Contents, contents, events, undisturbed
+from run_fixtures import ONE_THREAD, TWO_WORKERS, Contents, contents, events
 
 from pipeline.experiment import resolve
 from pipeline.run import run_experiment
 from pipeline.stages import STAGE_NAMES
 from stores.base import FeatureStore, Row
 from stores.registry import open_store
-
-__all__ = ["undisturbed"]  # a fixture
 
 AWAY_SECONDS = 3.0
 
