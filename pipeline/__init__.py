@@ -16,7 +16,8 @@ Where to look:
     who does it                            executors, executor_*, config_executor; crew,
                                            local_worker, processes; ray_*
     jobs on a cluster                      config_slurm, slurm_task, task_journal, job_folder,
-                                           job_states, job_watch, merge, merge_commands
+                                           job_states, job_report, job_watch, merge,
+                                           merge_commands
     decoding for it                        decoder; decode_pool, decode_process, decode_limits,
                                            decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch

@@ -14,7 +14,7 @@ from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment, resolve
 from pipeline.explain import Explanation, explain_stage
 from pipeline.explain_settings import Nearest, nearest_generation
-from pipeline.merge import maker_of
+from pipeline.job_report import maker_of
 from pipeline.plan import StagePlan, plan_all
 from pipeline.reproduce import ConfigSource
 from pipeline.row_account import RowAccount, account_of, find_row

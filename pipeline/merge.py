@@ -11,74 +11,20 @@ they were made for, whatever the config says by now.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from pipeline.job_folder import DamagedJobError, Job, find_jobs, forsaken
-from pipeline.job_states import ENDED, is_elsewhere, task_states
+from pipeline.job_report import JobReport, count_rows, find_generation, report_tasks, sound_reports
 from pipeline.journal import LOGS_FOLDER
 from pipeline.task_journal import Event, failures_of, journals, read_events, receipt_of
-from stores.base import Failure, FeatureStore, MissingGenerationError, Receipt, Store
+from stores.base import Failure, Receipt, Store
 from stores.leases import LEASES_FOLDER
-from stores.records import name_some
 from stores.registry import open_store
 
-__all__ = [
-    "JobReport",
-    "TaskReport",
-    "in_words",
-    "look_at_jobs",
-    "maker_of",
-    "merge_jobs",
-    "rows_of_jobs",
-    "rows_out",
-]
-
-
-@dataclass
-class TaskReport:
-    """How a task stands.
-
-    Attributes:
-        state: as the cluster calls it.
-        rows: that it was to make.
-        stored: of them, in the store now.
-        failed: rows that it could not make.
-        end: "running" (or queued), "finished", "lost" (it ended before it was done).
-        reason: of a lost one, what it said last.
-        logs: of a lost one, what it printed.
-    """
-
-    number: int
-    state: str
-    rows: int = 0
-    stored: int = 0
-    failed: int = 0
-    end: str = "running"
-    reason: str = ""
-    logs: list[Path] = field(default_factory=list)
-
-    @property
-    def missing(self) -> int:
-        """Rows that are neither stored nor failed."""
-        return max(0, self.rows - self.stored - self.failed)
-
-
-@dataclass
-class JobReport:
-    """How a job stands. ``dropped``: rows whose generation was removed meanwhile."""
-
-    job: Job
-    tasks: list[TaskReport]
-    dropped: int = 0
-
-    @property
-    def running(self) -> bool:
-        """Whether some task is still to come or at work."""
-        return any(task.end == "running" for task in self.tasks)
+__all__ = ["merge_jobs"]
 
 
 def merge_jobs(path: Path) -> list[JobReport]:
@@ -102,89 +48,16 @@ def merge_jobs(path: Path) -> list[JobReport]:
         given_up = forsaken(path, [lease.name for lease in store.leases()])
         for name in given_up:
             store.release(name)
-        reports = _sound([partial(_merge, store, job) for job in jobs], damaged)
+        reports = sound_reports([partial(_merge, store, job) for job in jobs], damaged)
     ended = any(task.end != "running" for report in reports for task in report.tasks)
     # Opening a store is what takes in whole shards that nobody spoke of, where no lease is left.
     with open_store(path, mode="a" if ended or given_up else "r") as store:
-        reports = _sound([partial(_count, store, report) for report in reports], damaged)
+        reports = sound_reports([partial(count_rows, store, report) for report in reports], damaged)
     for report in reports:
         _keep_logs(path, report)
         if not report.running:
             report.job.remove()
     _refuse(damaged)
-    return reports
-
-
-def look_at_jobs(path: Path, damaged: list[DamagedJobError]) -> list[JobReport]:
-    """How the jobs of a store stand; takes nothing in. Rows are those that are stored by now.
-
-    Args:
-        damaged: takes what is wrong with jobs that cannot be read, which are left out.
-    """
-    reports = [_stand(job) for job in find_jobs(path, damaged)]
-    if not reports:
-        return []
-    with open_store(path, mode="r") as store:
-        return _sound([partial(_count, store, report) for report in reports], damaged)
-
-
-def rows_of_jobs(path: Path) -> dict[str, set[str]]:
-    """Rows that jobs of a store are making, by stage key; the store itself is not opened."""
-    return rows_out(_stand(job) for job in find_jobs(path))
-
-
-def maker_of(path: Path, key: str, row: str) -> str:
-    """Which task makes a row of the generation with a key now, in words; "" for none."""
-    for report in map(_stand, find_jobs(path)):
-        for task in report.tasks:
-            if task.end == "running" and row in report.job.rows(task.number).get(key, ()):
-                return f"task {task.number} of job {report.job.name}"
-    return ""
-
-
-def rows_out(reports: Iterable[JobReport]) -> dict[str, set[str]]:
-    """Rows that tasks will make which are queued or running, by stage key."""
-    out: dict[str, set[str]] = {}
-    for report in reports:
-        for task in report.tasks:
-            if task.end == "running":
-                for key, rows in report.job.rows(task.number).items():
-                    out.setdefault(key, set()).update(rows)
-    return out
-
-
-def in_words(report: JobReport) -> str:
-    """One line about a job."""
-    tasks = report.tasks
-    ends = [
-        (end, sum(task.end == end for task in tasks)) for end in ("running", "finished", "lost")
-    ]
-    told = ", ".join(f"{count:,} {end}" for end, count in ends if count)
-    out = sum(task.missing for task in tasks if task.end == "running")
-    stored, failed = sum(task.stored for task in tasks), sum(task.failed for task in tasks)
-    return (
-        f"job {report.job.name}: tasks {told}; rows {stored:,} stored, {failed:,} failed, {out:,} "
-        f"out, {sum(task.missing for task in tasks) - out:,} missing{_where(report)}"
-    )
-
-
-def _where(report: JobReport) -> str:
-    """Where to merge a job whose tasks cannot be seen from here."""
-    if not (report.running and is_elsewhere(report.job)):
-        return ""
-    return f"; its tasks are processes of {report.job.host}: only symbio merge there sees them end"
-
-
-def _sound(
-    actions: Iterable[Callable[[], JobReport]], damaged: list[DamagedJobError]
-) -> list[JobReport]:
-    """Reports of jobs whose files can be read; what is wrong with others is put down."""
-    reports = []
-    for action in actions:
-        try:
-            reports.append(action())
-        except DamagedJobError as error:
-            damaged.append(error)
     return reports
 
 
@@ -205,7 +78,7 @@ def _commit(store: Store, job: Job, events: Iterable[Event]) -> int:
             failures.setdefault(place, []).extend(failures_of(event))
     dropped = 0
     for place, found in receipts.items():
-        generation = _generation(store, *place)
+        generation = find_generation(store, *place)
         if generation is None:
             dropped += sum(len(receipt.slots) for receipt in found)
         else:
@@ -214,7 +87,7 @@ def _commit(store: Store, job: Job, events: Iterable[Event]) -> int:
 
 
 def _merge(store: Store, job: Job) -> JobReport:
-    report = _stand(job)  # before the journals: what ends meanwhile is looked at next time
+    report = report_tasks(job)  # before the journals: what ends meanwhile is looked at next time
     for task in report.tasks:
         events = list(_new_events(job, task.number))
         report.dropped += _commit(store, job, events)
@@ -224,61 +97,11 @@ def _merge(store: Store, job: Job) -> JobReport:
     return report
 
 
-def _stand(job: Job) -> JobReport:
-    """How the tasks of a job stand, but for their rows."""
-    report = JobReport(job, [TaskReport(n, state) for n, state in enumerate(task_states(job))])
-    for task in report.tasks:
-        if task.state in ENDED:
-            task.end = "finished" if _is_finished(job, task.number) else "lost"
-    return report
-
-
 def _new_events(job: Job, task: int) -> Iterator[Event]:
     """What was not committed before; counted as committed from now on."""
     for path in journals(job.folder, task):
         events, job.merged[path.name] = read_events(path, job.merged.get(path.name, 0))
         yield from events
-
-
-def _all_events(job: Job, task: int) -> list[Event]:
-    return [event for path in journals(job.folder, task) for event in read_events(path)[0]]
-
-
-def _is_finished(job: Job, task: int) -> bool:
-    return any(event["event"] == "finished" for event in _all_events(job, task))
-
-
-def _count(store: Store, report: JobReport) -> JobReport:
-    stages = {key: stage for stage, key in report.job.keys.items()}
-    for task in report.tasks:
-        for key, rows in report.job.rows(task.number).items():
-            task.rows += len(rows)
-            generation = _generation(store, stages[key], key)
-            if generation is not None:
-                missing = set(generation.missing(sorted(rows)))
-                task.stored += len(rows) - len(missing)
-                task.failed += sum(f.row_key in missing for f in generation.failures())
-        if task.end == "lost":
-            task.reason = _last_words(report.job, task.number)
-    return report
-
-
-def _last_words(job: Job, task: int) -> str:
-    events = _all_events(job, task)
-    if not events:
-        return "it never started"
-    last = events[-1]
-    if last["event"] == "error":
-        return f"{last['error_class']}: {last['message']}"
-    if last["event"] == "given_up":
-        return f"{last['starts']} starts in a row ended before any row was done"
-    if last["event"] == "stopped":
-        return f"it was told to end ({last['signal']}) and not started again"
-    if last["event"] == "overdue":
-        return f"it was told to end ({last['signal']}) and took longer than its grace time"
-    at_work = [event["unit"] for event in events if event["event"] == "unit_started"][-1:]
-    videos = [unit["videos"] for unit in job.units(task) if [unit["unit"]] == at_work]
-    return "it ended without a word" + "".join(f", at videos {name_some(ids)}" for ids in videos)
 
 
 def _keep_logs(path: Path, report: JobReport) -> None:
@@ -291,10 +114,3 @@ def _keep_logs(path: Path, report: JobReport) -> None:
                     kept.parent.mkdir(exist_ok=True)
                     shutil.copyfile(log, kept)
                     task.logs.append(kept)
-
-
-def _generation(store: Store, stage: str, key: str) -> FeatureStore | None:
-    try:
-        return store.generation(stage, key)
-    except MissingGenerationError:
-        return None

@@ -11,7 +11,8 @@ from rich.text import Text
 from pipeline.config import ExperimentConfig
 from pipeline.console import table
 from pipeline.job_folder import DamagedJobError
-from pipeline.merge import JobReport, TaskReport, in_words, look_at_jobs, merge_jobs
+from pipeline.job_report import JobReport, TaskReport, in_words, look_at_jobs
+from pipeline.merge import merge_jobs
 
 __all__ = ["print_jobs", "show_merge"]
 

@@ -23,7 +23,7 @@ from pipeline.console import (
 from pipeline.errors import MENDABLE, in_words
 from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
-from pipeline.merge import rows_of_jobs
+from pipeline.job_report import rows_of_jobs
 from pipeline.merge_commands import print_jobs
 from pipeline.plan import (
     StagePlan,

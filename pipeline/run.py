@@ -20,8 +20,9 @@ from pipeline.executors import create_executor
 from pipeline.experiment import Experiment
 from pipeline.forecast import surely_needed_nbytes
 from pipeline.generations import create_generation
+from pipeline.job_report import in_words, rows_out
 from pipeline.journal import LIVE_FILE, Journal
-from pipeline.merge import in_words, merge_jobs, rows_out
+from pipeline.merge import merge_jobs
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
 from pipeline.record import Recorder
 from pipeline.reproduce import ConfigSource

@@ -30,7 +30,8 @@ from pipeline import job_watch
 from pipeline.errors import ConfigError
 from pipeline.executor_slurm import pack
 from pipeline.job_folder import DamagedJobError, Job, find_jobs, load_work
-from pipeline.merge import in_words, merge_jobs
+from pipeline.job_report import in_words
+from pipeline.merge import merge_jobs
 from pipeline.task_journal import TaskJournal, journals, read_events
 from pipeline.work import Unit, VideoWork
 from stores.base import StorageUnavailableError
@@ -129,7 +130,7 @@ def test_a_second_run_leaves_alone_what_tasks_are_making(
     run(tmp_path, *LOCAL, NO_WAIT)
     job = the_job(tmp_path)
     states = ["RUNNING", "PENDING"]
-    monkeypatch.setattr("pipeline.merge.task_states", lambda job: states)
+    monkeypatch.setattr("pipeline.job_report.task_states", lambda job: states)
     told = Told()
     report = run(tmp_path, *LOCAL, NO_WAIT, reporter=told)
     assert (sum(made(report).values()), report.complete) == (0, False)
@@ -183,7 +184,7 @@ def test_what_a_driver_read_is_not_committed_again(tmp_path: Path) -> None:
     job = the_job(tmp_path)
     run_task(job, 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.merge.task_states", lambda job: ["RUNNING"] * 2)
+        patch.setattr("pipeline.job_report.task_states", lambda job: ["RUNNING"] * 2)
         merge_jobs(tmp_path / "store")
         with open_store(tmp_path / "store", mode="a") as store:
             verb = store.generation("verb", job.keys["verb"])
