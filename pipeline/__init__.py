@@ -8,7 +8,8 @@ Where to look:
     stages, their settings and keys        stages, stage_*, keys, clip_table, rows,
                                            generations
     what is to be done                     plan, stored; settled (nothing is)
-    what it will take                      forecast, sizing, rates, rehearsal; checks
+    what it will take                      forecast, sizing, rates, rehearsal; checks,
+                                           executor_checks
     why it is to be done                   explain, explain_settings, row_account
     doing it                               run, run_setup, run_log, record; work, unit_queue;
                                            workbench, unit, stage_work, shard_thread, patience;

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import ExperimentConfig
+from pipeline.config_executor import works_here
 from pipeline.errors import ConfigError, in_words
 from stores.formats import DEFAULT_FORMAT
 from stores.lock import writer_of
 from stores.marker import check_free_or_ours, read_format
 
-__all__ = ["Problem", "check_config", "check_holder", "check_space", "refuse"]
+__all__ = ["Problem", "check_config", "check_holder", "check_space", "has_gpus", "refuse"]
 
 # What a store keeps beside its shards: manifest, rows.csv, logs; and what others write meanwhile.
 MARGIN_SHARE, MARGIN_NBYTES = 0.02, 64 * 2**20
@@ -33,7 +34,15 @@ INSTALL = {
 }
 
 ProblemName = Literal[
-    "weights", "device", "package", "permission", "store", "store_held", "disk", "config"
+    "weights",
+    "device",
+    "package",
+    "executor",
+    "permission",
+    "store",
+    "store_held",
+    "disk",
+    "config",
 ]
 
 
@@ -155,22 +164,33 @@ def _advice(package: str) -> str:
 
 
 def _device(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.device == "cpu" or config.executor.name != "local":  # the others work elsewhere
+    if config.device == "cpu" or not works_here(config.executor):
         return
-    if "torch" not in sys.modules and _driver_shows(config.device):
+    # Ray chooses the GPU of a worker.
+    device = "cuda" if config.executor.name == "ray" else config.device
+    if "torch" not in sys.modules and _driver_shows(device):
         return
     import torch
 
     from extractors.inference import resolve_device
 
     try:
-        index = resolve_device(config.device).index or 0
+        index = resolve_device(device).index or 0
     except (ValueError, RuntimeError) as error:
         yield Problem("device", f"device: {error}")
         return
     if index >= (count := torch.cuda.device_count()):
-        text = f"got {config.device}, expected one of {count} devices, which count from 0"
+        text = f"got {device}, expected one of {count} devices, which count from 0"
         yield Problem("device", f"device: {text}")
+
+
+def has_gpus(count: int) -> bool:
+    """Whether this machine has so many GPUs; torch is loaded only where that does not show."""
+    if count == 0 or ("torch" not in sys.modules and _driver_shows(f"cuda:{count - 1}")):
+        return True
+    import torch
+
+    return torch.cuda.device_count() >= count
 
 
 def _driver_shows(device: str) -> bool:

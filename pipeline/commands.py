@@ -20,6 +20,7 @@ from pipeline.console import (
     print_run,
 )
 from pipeline.error_classes import Retry, of_classes
+from pipeline.executor_checks import check_executor
 from pipeline.experiment import resolve
 from pipeline.reproduce import ConfigSource
 from pipeline.run_report import RunReport, write_report
@@ -52,7 +53,7 @@ def run_stages(
     if report_path is not None and not report_path.parent.is_dir():
         raise FileNotFoundError(f"{report_path.parent}: no such folder for the report; make it")
     if problems := check_config(config):
-        refuse([*problems, *check_holder(config.store.path)])
+        refuse([*problems, *check_executor(config), *check_holder(config.store.path)])
     if not isinstance(retry_failed, bool):
         with open_if_there(config.store.path) as store:
             of_classes(recorded_failures(store), retry_failed)  # which there are
@@ -61,7 +62,7 @@ def run_stages(
     stages = stages or [name for name in STAGE_NAMES if not (unread and name == "aligned")]
     report = settled_report(experiment, stages, retry_failed=retry_failed)
     if report is None:
-        refuse(check_holder(config.store.path))
+        refuse([*check_executor(config), *check_holder(config.store.path)])
         from pipeline.run import run_experiment  # with the networks' libraries
 
         with _stop_on_signals() as stop, ProgressReporter(console, quiet=quiet) as reporter:

@@ -16,6 +16,7 @@ __all__ = [
     "RayExecutorConfig",
     "SlurmExecutorConfig",
     "worker_count",
+    "works_here",
 ]
 
 
@@ -34,6 +35,13 @@ class LocalExecutorConfig(Section):
 def worker_count(config: LocalExecutorConfig | RayExecutorConfig | SlurmExecutorConfig) -> int:
     """How many units are worked on at a time; the main process alone counts as one worker."""
     return config.tasks if config.name == "slurm" else max(config.workers, 1)
+
+
+def works_here(config: LocalExecutorConfig | RayExecutorConfig | SlurmExecutorConfig) -> bool:
+    """Whether networks run on the machine of the command, and nowhere else."""
+    if config.name == "slurm":
+        return config.cluster == "local"
+    return config.name == "local" or config.address is None
 
 
 def _named(section: Any) -> Any:

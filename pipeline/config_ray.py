@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from pipeline.config_base import Count, NonNegative, Positive, Section
 
-__all__ = ["RayExecutorConfig"]
+__all__ = ["RayExecutorConfig", "host_and_port"]
+
+CLIENT_PORT = "10001"  # of addresses that begin with ray:// and name no port
+MOST_PORT = 65_535
 
 
 class RayExecutorConfig(Section):
@@ -21,12 +25,25 @@ class RayExecutorConfig(Section):
     """
 
     name: Literal["ray"]
-    address: Annotated[str, Field(min_length=1)] | None = None
+    address: str | None = None
     workers: Count = 1
     gpus_per_worker: NonNegative | None = None
     cpus_per_worker: Count = 1
     memory_gb: Positive | None = None
     worker_stall_seconds: Positive = 900.0
+
+    def gpus(self, device: str) -> float:
+        """GPUs of each worker whose networks run on that device."""
+        if self.gpus_per_worker is None:
+            return float(device.startswith("cuda"))
+        return self.gpus_per_worker
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and value != "auto":
+            host_and_port(value)
+        return value
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -34,3 +51,20 @@ class RayExecutorConfig(Section):
         if value is not None and value > 1 and not value.is_integer():
             raise ValueError("expected a fraction of a GPU below 1, or a whole number of GPUs")
         return value
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Where a cluster listens that is named "host:port", "ray://host:port" or "ray://host".
+
+    Raises:
+        ValueError: that is none of them.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://") and not host:
+        host, port = port, CLIENT_PORT
+    is_port = re.fullmatch(r"[0-9]{1,5}", port) is not None and 0 < int(port) <= MOST_PORT
+    if not is_port or re.fullmatch(r"[^/\s]+", host) is None:
+        raise ValueError(
+            "expected auto, host:port or ray://host:port; null starts a cluster on this machine"
+        )
+    return host.strip("[]"), int(port)

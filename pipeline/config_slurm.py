@@ -54,6 +54,12 @@ class SlurmExecutorConfig(Section):
     grace_seconds: Count = 120
     wait: Switch = True
 
+    def gpus(self, device: str) -> int:
+        """GPUs of each task whose networks run on that device."""
+        if self.gpus_per_task is None:
+            return int(device.startswith("cuda"))
+        return self.gpus_per_task
+
     @field_validator("extra")
     @classmethod
     def _is_free(cls, extra: dict[str, Any]) -> dict[str, Any]:

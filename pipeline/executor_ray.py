@@ -55,9 +55,7 @@ class RayWorkers:
         on_cuda = setup.device.startswith("cuda")
         asked: dict[str, Any] = {
             "num_cpus": config.cpus_per_worker,
-            "num_gpus": float(on_cuda)
-            if config.gpus_per_worker is None
-            else config.gpus_per_worker,
+            "num_gpus": config.gpus(setup.device),
         }
         if config.memory_gb is not None:
             asked["memory"] = int(config.memory_gb * 2**30)

@@ -14,8 +14,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.checks import refuse
 from pipeline.config_slurm import SlurmExecutorConfig
 from pipeline.errors import ConfigError
+from pipeline.executor_checks import check_jobs
 from pipeline.job_folder import Job, create_job
 from pipeline.job_watch import JobWatch
 from pipeline.journal import Journal
@@ -75,6 +77,7 @@ class SlurmJobs:
     def _submit(self, setup: Setup, tasks: Sequence[Sequence[Unit]]) -> Job:
         """Write the job down, keep everybody else from its shards, and hand it in."""
         config = self._config
+        refuse(check_jobs(config, Path(self._store.path), setup.device))
         job = create_job(
             Path(self._store.path),
             setup,
@@ -116,8 +119,6 @@ def submit(job: Job, config: SlurmExecutorConfig, device: str) -> Job:
     Raises:
         ConfigError: the cluster is not there, or refuses the job.
     """
-    if "%" in str(job.folder):
-        raise ConfigError(f"{job.folder}: got a '%' in the path, which Slurm takes for a pattern")
     functions = [Task(str(job.folder), n, config.grace_seconds) for n in range(job.tasks)]
     try:
         executor = _executor(job, config, device)
@@ -134,9 +135,7 @@ def _executor(job: Job, config: SlurmExecutorConfig, device: str) -> Any:
     """Of submitit, with its own names for what a job needs."""
     import submitit
 
-    gpus = config.gpus_per_task
-    if gpus is None:
-        gpus = 0 if device == "cpu" else 1
+    gpus = config.gpus(device)
     setup = {"setup": list(config.setup)} if config.setup else {}
     if config.cluster == "local":
         local = submitit.LocalExecutor(job.submitit_folder, max_num_timeout=MOST_TIMEOUTS)

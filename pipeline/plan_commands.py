@@ -21,6 +21,7 @@ from pipeline.console import (
     table,
 )
 from pipeline.errors import MENDABLE, in_words
+from pipeline.executor_checks import check_executor
 from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
 from pipeline.job_report import rows_of_jobs
@@ -106,7 +107,8 @@ def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) ->
     Args:
         measure: so many rows of each stage are made and forgotten, to know how fast that is.
     """
-    problems = [*check_config(config), *check_holder(config.store.path)]
+    of_workers = check_executor(config)
+    problems = [*check_config(config), *of_workers, *check_holder(config.store.path)]
     if any(problem.name in ("weights", "package", "store") for problem in problems):
         return Plan(None, (), (), problems)  # stages have no keys, or nobody knows what is stored
     try:
@@ -126,6 +128,8 @@ def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) ->
             stages = [forecast(experiment, plan, rates) for plan in plans]
     except MENDABLE as error:
         return Plan(None, (), (), [*problems, Problem("config", in_words(error))])
+    if not any(stage.missing for stage in stages):  # nobody is asked to work then
+        problems = [problem for problem in problems if problem not in of_workers]
     sure = sum(stage.nbytes for stage in stages if not stage.at_most)
     problems += check_space(config.store.path, sure)
     return Plan(experiment, stages, [*experiment.missing_videos, *gone], problems)

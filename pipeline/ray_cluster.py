@@ -8,15 +8,21 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
+from pipeline.config_ray import host_and_port
 from pipeline.errors import ConfigError
 
-__all__ = ["describe_resources", "import_ray", "joined"]
+__all__ = ["check_answers", "describe_resources", "import_ray", "joined"]
 
-CONNECT_SECONDS = 10.0
-CLIENT_PORT = 10001  # of addresses that begin with ray:// and name no port
+CONNECT_SECONDS = 1.5  # machines of a cluster are near; a plan has no longer
+PROCESSES = Path("/proc")
+ADVICE = (
+    "start a cluster with `ray start --head`, or set executor.address: null for one on this machine"
+)
 # What workers say is small; by default a local cluster would set aside a third of the memory.
 OBJECT_STORE_NBYTES = 128 * 2**20
 # Ray reads it when it is first imported.
@@ -59,7 +65,7 @@ def joined(address: str | None) -> Iterator[None]:
         yield
         return
     if address is not None:
-        _check_answers(address)
+        check_answers(address)
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_NBYTES}
@@ -90,25 +96,75 @@ def describe_resources(resources: Mapping[str, float]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _check_answers(address: str) -> None:
-    """Ray itself tries for minutes where nobody listens."""
-    if address == "auto":
+def check_answers(address: str) -> None:
+    """Look whether a cluster listens, in a moment and without Ray, which tries for minutes.
+
+    Args:
+        address: of a cluster, or "auto" for one that this machine belongs to.
+
+    Raises:
+        ConfigError: nobody listens there, or no cluster runs here.
+    """
+    where = _running_here() if address == "auto" else address
+    if where is None:
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address.startswith("ray://") and not host:
-        host, port = port, str(CLIENT_PORT)
-    if not (host and port.isascii() and port.isdigit()):
-        raise ConfigError(
-            f"executor.address: got {address!r}, expected auto, host:port or ray://host:port; null "
-            "starts a cluster on this machine"
-        )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+        error = _refusal(*host_and_port(where))
+    except ValueError:  # what Ray takes for auto is no address; it says why
+        return
+    if error is not None:
+        named = address if where == address else f"{address}, which is {where}"
         raise ConfigError(
-            f"executor.address: {address}: nobody answers there ({error}); start a cluster with "
-            "`ray start --head`, or set executor.address: null for one on this machine"
+            f"executor.address: {named}: nobody answers there from this machine, "
+            f"{socket.gethostname()} ({error}); {ADVICE}"
         ) from error
+
+
+def _running_here() -> str | None:
+    """The address that Ray takes for "auto", as it looks for it; None if it is sure to answer.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", "auto"):
+        return named
+    if not PROCESSES.exists() or any(map(_is_ray_node, PROCESSES.glob("[0-9]*/cmdline"))):
+        return None
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    with suppress(OSError):
+        return (Path(folder) / "ray" / "ray_current_cluster").read_text().strip()
+    raise ConfigError(
+        f"executor.address: auto: no Ray cluster runs on this machine, {socket.gethostname()}; "
+        f"{ADVICE}"
+    )
+
+
+def _is_ray_node(command_line: Path) -> bool:
+    with suppress(OSError):  # the process has ended, or is another user's
+        program = command_line.read_bytes().partition(b"\0")[0]
+        return b"raylet" in program.rpartition(b"/")[2]
+    return False
+
+
+def _refusal(host: str, port: int) -> Exception | None:
+    """Why no connection can be made; None if one can."""
+    outcome: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), CONNECT_SECONDS).close()
+        except (OSError, UnicodeError) as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    # Looking a name up has no time limit of its own.
+    threading.Thread(target=connect, name="connect", daemon=True).start()
+    try:
+        return outcome.get(timeout=CONNECT_SECONDS)
+    except Empty:
+        return TimeoutError("timed out")
 
 
 @contextmanager

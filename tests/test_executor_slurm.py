@@ -241,11 +241,23 @@ def test_a_task_that_is_killed_loses_only_what_was_not_written(
 def test_a_job_that_cannot_be_submitted_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="could not be submitted"):
         run(tmp_path, "executor.name=slurm")
     assert list((tmp_path / "store" / "jobs").iterdir()) == []
     assert leases(tmp_path) == []
+
+
+def test_where_jobs_cannot_be_submitted_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="sbatch and srun not found on the PATH"):
+        run(tmp_path, "executor.name=slurm")
+    assert not (tmp_path / "store" / "jobs").exists()
 
 
 @pytest.mark.usefixtures("later")

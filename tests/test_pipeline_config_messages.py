@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,7 @@ from test_pipeline_config_file import SMALL, errors_of
 
 from pipeline.config_executor import LocalExecutorConfig, RayExecutorConfig
 from pipeline.config_file import parse_config
+from pipeline.config_ray import host_and_port
 from pipeline.errors import ConfigError
 
 
@@ -93,6 +95,35 @@ def test_the_tag_of_a_kind_of_data_is_not_in_the_key(old: str, new: str, message
 )  # fmt: skip
 def test_the_executors_name_says_which_keys_it_has(section: str, message: str) -> None:
     assert errors_of(SMALL + f"executor: {section}\n") == [f"small.yaml:26: {message}"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *["head", "head:", ":6379", "head:port", "head:6379/", "ray://", "ray://head:1/a"],
+        *["head:0", "head:65536", "head:\u0661", "http://head:1", "a b:1", "", "AUTO"],
+    ],
+)
+def test_an_address_of_a_cluster_has_a_port(address: str) -> None:
+    section = f"{{name: ray, address: {json.dumps(address)}}}"
+    assert errors_of(SMALL + f"executor: {section}\n") == [
+        f"small.yaml:26: executor.address: got {address!r}; expected auto, host:port or "
+        "ray://host:port; null starts a cluster on this machine"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [
+        *[("head:6379", "head", 6379), ("ray://head", "head", 10001)],
+        *[("ray://head:1", "head", 1), ("[::1]:65535", "::1", 65535)],
+    ],
+)
+def test_addresses_of_clusters_are_taken(address: str, host: str, port: int) -> None:
+    section = RayExecutorConfig(name="ray", address=address)
+    assert section.address == address
+    assert host_and_port(address) == (host, port)
+    assert RayExecutorConfig(name="ray", address="auto").address == "auto"
 
 
 @pytest.mark.parametrize("gpus", ["0", "0.25", "1", "2", "2.0"])

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from pipeline import ray_cluster
 from pipeline.errors import ConfigError
-from pipeline.ray_cluster import describe_resources, import_ray, joined
+from pipeline.ray_cluster import check_answers, describe_resources, import_ray, joined
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,17 +64,6 @@ def use(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return fake
 
 
-@pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:port", "head:6379/", "ray://"])
-def test_an_address_that_is_none_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = use(FakeRay(), monkeypatch)
-    with (
-        pytest.raises(ConfigError, match="expected auto, host:port or ray://host:port"),
-        joined(address),
-    ):
-        pass
-    assert fake.calls == []
-
-
 def test_where_nobody_listens_ray_is_not_even_asked(
     listening: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +73,76 @@ def test_where_nobody_listens_ray_is_not_even_asked(
     with pytest.raises(ConfigError, match="nobody answers there"), joined(f"127.0.0.1:{port}"):
         pass
     assert fake.calls == []
+
+
+def test_looking_up_a_name_may_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def never(*arguments: object) -> None:
+        over.wait(60)
+        raise OSError
+
+    monkeypatch.setattr(ray_cluster, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(socket, "create_connection", never)
+    try:
+        with pytest.raises(ConfigError, match=rf"{socket.gethostname()} \(timed out\); start a"):
+            check_answers("head:6379")
+    finally:
+        over.set()
+
+
+def test_a_name_that_can_be_none_is_told() -> None:
+    with pytest.raises(ConfigError, match="nobody answers there"):
+        check_answers(f"{'a' * 70}:6379")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with one process, a shell whose user likes raylets; returns its folder."""
+    (tmp_path / "proc" / "17").mkdir(parents=True)
+    (tmp_path / "proc" / "18").mkdir()  # which has just ended
+    (tmp_path / "proc" / "17" / "cmdline").write_bytes(b"/bin/sh\0/opt/raylet\0")
+    monkeypatch.setattr(ray_cluster, "PROCESSES", tmp_path / "proc")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+def test_auto_wants_a_cluster_that_runs_here(machine: Path) -> None:
+    here = f"auto: no Ray cluster runs on this machine, {socket.gethostname()}; start a cluster"
+    with pytest.raises(ConfigError, match=here):
+        check_answers("auto")
+    (machine / "proc" / "17" / "cmdline").write_bytes(b"/opt/ray/raylet\0--gcs-address=a:1\0")
+    check_answers("auto")
+
+
+def test_auto_on_a_machine_whose_processes_do_not_show(machine: Path) -> None:
+    shutil.rmtree(machine / "proc")
+    check_answers("auto")  # Ray has other ways to look
+
+
+def test_auto_is_what_was_started_last(machine: Path, listening: int) -> None:
+    (machine / "ray").mkdir()
+    (machine / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{listening}\n")
+    check_answers("auto")
+    (machine / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"auto, which is 127\.0\.0\.1:1: nobody answers there"):
+        check_answers("auto")
+
+
+def test_auto_is_what_the_environment_says(
+    machine: Path, listening: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listening}")
+    check_answers("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"auto, which is ray://127\.0\.0\.1:1: nobody answers"):
+        check_answers("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # no address; Ray knows what to make of it
+    check_answers("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(ConfigError, match="no Ray cluster runs on this machine"):
+        check_answers("auto")
 
 
 def test_a_local_cluster_ends_with_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
