@@ -29,7 +29,9 @@ from pipeline.workbench import Setup
 __all__ = ["RayWorkers"]
 
 LOOK_SECONDS = 1.0
-NO_ROOM_SECONDS = 30.0  # until it is said that workers wait for room in the cluster
+NO_ROOM_SECONDS = 30.0  # until it is said that a worker waits for room in the cluster
+# What is free may be spread over machines none of which has room; nobody takes so long to start.
+NEVER_STARTS_SECONDS = 600.0
 PAUSE_SECONDS = 5.0  # before a worker takes the place of one that ended before it was ready
 MOST_REASON_CHARS = 300
 
@@ -90,7 +92,6 @@ class _Crew(Crew[Actor]):
         self._setup = self._ray.put(setup)
         self._place = _place(journal)
         self._left_at = time.monotonic()
-        self._started_at = time.monotonic()
         self._has_told = False
         self._free_from = dict.fromkeys(range(size), 0.0)  # place → when it may be taken again
 
@@ -154,18 +155,23 @@ class _Crew(Crew[Actor]):
         )
 
     def _tell_of_no_room(self) -> None:
-        """Once, when workers wait for long."""
-        waiting = sum(not worker.is_placed for worker in self._workers.values())
-        if self._has_told or not waiting or time.monotonic() - self._started_at < NO_ROOM_SECONDS:
+        """Once, when workers wait for long, and not for their own start."""
+        waiting = [worker.waiting_seconds for worker in self._workers.values()]
+        waiting = [seconds for seconds in waiting if seconds >= NO_ROOM_SECONDS]
+        if self._has_told or not waiting:
             return
-        self._has_told = True
         asked = {"CPU": self._asked["num_cpus"], "GPU": self._asked["num_gpus"]}
         asked["memory"] = self._asked.get("memory", 0)
+        free = self._ray.available_resources()
+        has_room = all(free.get(name, 0) >= amount for name, amount in asked.items())
+        if has_room and max(waiting) < NEVER_STARTS_SECONDS:
+            return
+        self._has_told = True
         text = (
-            f"{waiting} of {len(self._free_from)} workers wait for room in the Ray cluster: each "
-            f"asks for {describe_resources(asked)}; the cluster has "
+            f"{len(waiting)} of {len(self._free_from)} workers wait for room in the Ray cluster: "
+            f"each asks for {describe_resources(asked)}; the cluster has "
             f"{describe_resources(self._ray.cluster_resources())}, of which "
-            f"{describe_resources(self._ray.available_resources())} is free"
+            f"{describe_resources(free)} is free"
         )
         self._tell(text)
         self._journal.event("workers_wait", message=text)

@@ -24,6 +24,7 @@ class Actor(Worker):
         self.pid: int | None = None
         self.host = ""
         self._ray = ray
+        self._asked_at = time.monotonic()
         actor = ray.remote(RayWorker).options(
             max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **asked
         )
@@ -38,8 +39,13 @@ class Actor(Worker):
 
     @property
     def is_placed(self) -> bool:
-        """Whether the cluster had room for it."""
+        """Whether the cluster had room for it, and it has started."""
         return self.pid is not None
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Since it was asked for, as long as it has not answered."""
+        return 0.0 if self.is_placed else time.monotonic() - self._asked_at
 
     @property
     def silent_seconds(self) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -387,6 +388,63 @@ def test_stop_reaches_who_works_and_nobody_else_is_waited_for(
     assert run.queue.fates == [("noted", 1, 1), ("done", 1)]
     assert ray.actors[0].told.count(Stop()) == 1
     assert ray.killed == ray.actors
+
+
+class Clock:
+    """The time of day, with jumps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monotonic = time.monotonic
+        self.jumped_seconds = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + self.jumped_seconds)
+
+
+@dataclass
+class Looks:
+    """Between rounds: at some of them time goes on; at the last the run is stopped."""
+
+    run: Run
+    clock: Clock
+    jumps: Mapping[int, float]  # round → seconds
+    said: dict[int, int] = field(default_factory=dict)  # round → lines by then
+    rounds: int = 0
+
+    def __call__(self) -> None:
+        self.said[self.rounds] = len(self.run.said)
+        self.clock.jumped_seconds += self.jumps.get(self.rounds, 0.0)
+        self.rounds += 1
+        if self.rounds > max(self.jumps) + 2:
+            self.run.stop.set()
+
+
+def test_a_worker_that_merely_starts_does_not_wait_for_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = FakeRay([None])
+    run = Run(monkeypatch, ray, cpus_per_worker=1)  # one core is free
+    looks = Looks(run, Clock(monkeypatch), {3: 29.0, 6: 100.0, 9: 480.0})
+    run.all(looks)
+    assert set(looks.said.values()) == {0, 1}
+    assert min(look for look, lines in looks.said.items() if lines) > 9
+    assert run.said[0].startswith("1 of 1 workers wait for room in the Ray cluster: each asks for")
+
+
+def test_a_worker_that_takes_anothers_place_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay([HERE, [Ready()], [Progress("verb", computed=2)], RayError("died")], [None])
+    run = Run(monkeypatch, ray, cpus_per_worker=2)
+    looks = Looks(run, Clock(monkeypatch), {0: 100.0, 8: 29.0, 11: 2.0})
+    run.all(looks)
+    assert len(ray.actors) == 2
+    assert set(looks.said.values()) == {0, 1}
+    assert min(look for look, lines in looks.said.items() if lines) > 11
+
+
+def test_only_those_that_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    works = [HERE, [Ready()], [Progress("verb", computed=1)], [], [], [], [], [], [Finished()], []]
+    ray = FakeRay(works, [None], [None])
+    run = Run(monkeypatch, ray, units=3, workers=3, cpus_per_worker=2)
+    run.all(Looks(run, Clock(monkeypatch), {1: 31.0}))
+    assert [line.partition(" wait")[0] for line in run.said] == ["2 of 3 workers"]
 
 
 def test_waiting_for_room_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
