@@ -17,11 +17,10 @@ import torch
 
 from extractors.roi import align_objects
 from pipeline.rows import DerivedRow
-from pipeline.stage_rows import StageRows
 from pipeline.stages import AlignedStage, ClipStage
-from stores.base import ArraySpec, FeatureReader
+from stores.base import ArraySpec
 
-__all__ = ["Stored", "aligned_outputs", "read_by", "readable"]
+__all__ = ["Stored", "aligned_outputs", "read_by"]
 
 # Arrays by stage and output: maps (T, H, W, C), objects (M, K, ...) with frames in order of time.
 Stored = Mapping[str, Mapping[str, npt.NDArray[Any]]]
@@ -48,20 +47,6 @@ def read_by(outputs: Iterable[str]) -> dict[str, list[str]]:
         for stage, names in _READS[output].items():
             needed.setdefault(stage, {}).update(dict.fromkeys(names))
     return {stage: list(names) for stage, names in needed.items()}
-
-
-def readable(
-    rows: StageRows[DerivedRow], readers: Mapping[str, FeatureReader]
-) -> npt.NDArray[np.bool_]:
-    """(n,) whether all upstream rows of a row are stored."""
-    found = np.ones(len(rows), dtype=np.bool_)
-    for name, reader in readers.items():
-        keys, numbers = rows.upstream(name)
-        wanted = np.unique(numbers)
-        there = np.zeros(len(keys), dtype=np.bool_)
-        there[wanted] = reader.holds(keys[wanted])
-        found &= there[numbers].all(axis=1)
-    return found
 
 
 def aligned_outputs(

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import readable
 from pipeline.aligner import Aligner
 from pipeline.clip_table import ClipTable
 from pipeline.rows import DerivedRow
-from pipeline.stage_rows import StageRows
+from pipeline.stage_rows import StageRows, readable
 from pipeline.stages import MAP_OUTPUTS, AlignedStage
 from stores.base import FeatureReader, MissingRowsError
 from stores.checks import allocate, wanted_outputs

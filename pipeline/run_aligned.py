@@ -12,7 +12,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipeline.align import readable
 from pipeline.aligner import Aligner
 from pipeline.error_classes import Retry
 from pipeline.experiment import Experiment
@@ -25,6 +24,7 @@ from pipeline.run_log import RunLog
 from pipeline.run_report import Reporter, StageReport, stage_report
 from pipeline.run_setup import stage_shards
 from pipeline.shard_thread import ShardThread
+from pipeline.stage_rows import readable
 from pipeline.work import Progress, row_failure
 from stores.base import CorruptRowError, Failure, FeatureStore, Row, Store
 from stores.checks import allocate

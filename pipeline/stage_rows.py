@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pipeline.clip_table import ClipTable
 from pipeline.keys import Ints, Keys, row_keys
 from pipeline.rows import DerivedRow, VideoRow
+from stores.base import FeatureReader
 from stores.row_keys import key_texts
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "each_once",
     "keys_once",
     "name_moments",
+    "readable",
 ]
 
 AnyRow = TypeVar("AnyRow", bound=VideoRow | DerivedRow)
@@ -190,3 +192,17 @@ def _in_order(values: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return firsts[order], rank[numbers]
+
+
+def readable(
+    rows: StageRows[DerivedRow], readers: Mapping[str, FeatureReader]
+) -> npt.NDArray[np.bool_]:
+    """(n,) whether all upstream rows of a row are stored."""
+    found = np.ones(len(rows), dtype=np.bool_)
+    for name, reader in readers.items():
+        keys, numbers = rows.upstream(name)
+        wanted = np.unique(numbers)
+        there = np.zeros(len(keys), dtype=np.bool_)
+        there[wanted] = reader.holds(keys[wanted])
+        found &= there[numbers].all(axis=1)
+    return found

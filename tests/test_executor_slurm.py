@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from cli_fixtures import symbio, write_experiment
+from experiment_fixtures import make_experiment
 from jobs_fixtures import (
     LOCAL,
     ONE_THREAD,
@@ -29,9 +30,11 @@ from jobs_fixtures import (
 from pipeline import job_watch
 from pipeline.errors import ConfigError
 from pipeline.executor_slurm import pack
+from pipeline.experiment import resolve
 from pipeline.job_folder import DamagedJobError, Job, find_jobs, load_work
 from pipeline.job_report import in_words
 from pipeline.merge import merge_jobs
+from pipeline.settled import settled_report
 from pipeline.task_journal import TaskJournal, journals, read_events
 from pipeline.work import Unit, VideoWork
 from stores.base import StorageUnavailableError
@@ -121,6 +124,14 @@ def test_a_driver_that_does_not_wait_leaves_rows_to_the_merge(
     again = run(tmp_path)
     assert made(again) == {"verb": 0, "noun": 0, "objects": 0, "aligned": 6}
     assert contents(tmp_path) == undisturbed
+
+
+@pytest.mark.usefixtures("here")
+def test_aligned_rows_of_what_is_not_merged_are_to_do(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT, stages=tuple(ALL))
+    experiment = resolve(make_experiment(tmp_path, [ONE_THREAD]))
+    assert settled_report(experiment, ["aligned"], retry_failed=False) is None
+    assert made(run(tmp_path, stages=["aligned"])) == {"aligned": 6}
 
 
 @pytest.mark.usefixtures("later")

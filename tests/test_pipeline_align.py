@@ -27,9 +27,9 @@ from stage_fixtures import (
 
 from extractors.base import object_outputs
 from extractors.roi import align_objects
-from pipeline.align import readable
 from pipeline.clips import Clip
 from pipeline.rows import DerivedRow
+from pipeline.stage_rows import readable
 from pipeline.stages import AlignedStage
 from stores.base import ArraySpec, FeatureStore, Row, RowInfo
 from stores.memory_store import MemoryStore

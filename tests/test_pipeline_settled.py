@@ -7,15 +7,19 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from cli_fixtures import ALL_ROWS, symbio, table_rows, write_experiment
+from experiment_fixtures import Silent
 
 from pipeline.config_file import load_config
 from pipeline.experiment import resolve, stage_keys
 from pipeline.journal import LIVE_FILE, utc_now
 from pipeline.known import KNOWN_NAME
+from pipeline.run import run_experiment
+from pipeline.run_report import RunReport
 from pipeline.settled import settled_report
 from pipeline.stages import STAGE_NAMES
 from stores.base import Failure, FeatureStore
@@ -149,3 +153,61 @@ def test_something_to_do_is_left_to_a_run(tmp_path: Path) -> None:
     assert symbio("run", file, "--stage", "verb").code == 1
     (config.store.path / "manifest.sqlite").write_bytes(b"damaged")
     assert settled_report(experiment, ["verb"], retry_failed=False) is None
+
+
+def fail(file: Path, stage: str, count: int) -> None:
+    """Have rows of a stage fail that were stored."""
+    with open_store(load_config(file, ()).store.path, mode="a") as store:
+        rows = generation(store, file, stage)
+        lost = rows.keys()[:count]
+        rows.forget(lost)
+        rows.commit([], [Failure(key, "frame", "video", "Broken", "a test") for key in lost])
+
+
+def as_a_run_says(file: Path, *stages: str) -> RunReport:
+    """What is reported without a run, which is what a run reports."""
+    experiment = resolve(load_config(file, ()))
+    found = settled_report(experiment, stages, retry_failed=False)
+    assert found is not None
+    ran = run_experiment(
+        experiment,
+        stages=stages,
+        retry_failed=False,
+        reporter=Silent(),
+        stop=threading.Event(),
+    )
+    assert found == ran
+    return found
+
+
+def test_rows_whose_upstream_failed_are_nothing_to_do(tmp_path: Path) -> None:
+    file = write_experiment(tmp_path)
+    assert symbio("run", file, "--stage", "verb", "--stage", "noun", "--stage", "objects").code == 0
+    fail(file, "objects", ALL_ROWS["objects"])
+    for stages in (STAGE_NAMES, ("aligned",)):
+        # Not even a generation is made for rows none of which can be.
+        aligned = as_a_run_says(file, *stages).stages[-1]
+        assert (aligned.present, aligned.skipped) == (0, ALL_ROWS["aligned"])
+    command("run", file)  # what this process found out is not remembered
+    text, loaded = command("run", file)
+    assert loaded == ["1"]
+    assert table_rows(text, ("stage", "skipped"))["aligned"]["skipped"] == str(ALL_ROWS["aligned"])
+    experiment = resolve(load_config(file, ()))
+    assert settled_report(experiment, STAGE_NAMES, retry_failed=True) is None
+
+
+def test_rows_whose_upstream_is_there_are_to_do(tmp_path: Path) -> None:
+    file = write_experiment(tmp_path)
+    assert symbio("run", file).code == 0
+    fail(file, "verb", 1)
+    assert as_a_run_says(file, *STAGE_NAMES).stages[-1].skipped == 0  # they are stored
+    with open_store(tmp_path / "store", mode="a") as store:
+        aligned = generation(store, file, "aligned")
+        aligned.forget(aligned.keys())
+    experiment = resolve(load_config(file, ()))
+    assert settled_report(experiment, STAGE_NAMES, retry_failed=False) is None
+    assert symbio("run", file).code == 1
+    report = as_a_run_says(file, *STAGE_NAMES)
+    assert [stage.failed_before for stage in report.stages] == [1, 0, 0, 0]
+    done = report.stages[-1]
+    assert (done.present, done.skipped) == (ALL_ROWS["aligned"] - 1, 1)
