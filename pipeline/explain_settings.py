@@ -16,6 +16,9 @@ __all__ = ["Difference", "Nearest", "nearest_generation"]
 
 SHA_DIGITS = 12
 NOT_SET = "not set"
+GEOMETRY = ("geometry",)
+
+Flat = Mapping[tuple[str, ...], Any]  # settings by path
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,8 @@ def _differences(
     old_config = _config_of(generation.provenance)
     new_config = experiment.config.model_dump(mode="json")
     old, new = _flat(old_settings), _flat(stage.settings)
-    for path in {**new, **old}:
-        if old.get(path) == new.get(path):
-            continue
+    changed = [path for path in {**new, **old} if old.get(path) != new.get(path)]
+    for path in dict.fromkeys(map(_told_as, changed)):
         if path[0] == "upstream" and isinstance(stage, AlignedStage):
             yield from _upstream(experiment, store, path[1], str(old.get(path)))
         elif path[-1] == "weights":
@@ -80,8 +82,8 @@ def _differences(
                 _weights(old.get(path), _at(old_config, where)),
                 _weights(new.get(path), _at(new_config, where)),
             )
-        elif path == ("geometry", "resize_px") and (sides := _sides(old, new, path)):
-            yield Difference(f"stages.{stage.name}.size_px", *sides)
+        elif path == GEOMETRY:
+            yield from _geometry(stage.name, old, new)
         else:
             name = _in_config(stage.name, path)
             yield Difference(name, _text(old, path), _text(new, path))
@@ -115,14 +117,32 @@ def _flat(settings: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tupl
     return found
 
 
-def _sides(
-    old: Mapping[tuple[str, ...], Any], new: Mapping[tuple[str, ...], Any], path: tuple[str, ...]
-) -> tuple[str, str] | None:
-    """The sides of two squares that frames are resized to; None if one is no square."""
-    match old.get(path), new.get(path):
-        case [a, b], [c, d] if a == b and c == d:
-            return str(a), str(c)
-    return None
+def _told_as(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Sizes of frames, and of the fields of flow made from them, are one thing."""
+    is_size = path[-1] in ("resize_px", "crop_px")
+    return GEOMETRY if is_size and path[:-1] in (GEOMETRY, ("flow", "field")) else path
+
+
+def _geometry(stage: str, old: Flat, new: Flat) -> Iterator[Difference]:
+    """How frames are resized and cropped, by the setting that decides it; nothing if that is it."""
+    (was, old_size), (now, new_size) = _shape(old), _shape(new)
+    if was != now:
+        yield Difference(f"stages.{stage}.geometry", was, now)
+    elif old_size != new_size and was == "square":
+        yield Difference(f"stages.{stage}.size_px", old_size, new_size)
+    elif old_size != new_size:  # of another network
+        yield Difference(f"stages.{stage}.geometry", f"{was}, {old_size}", f"{now}, {new_size}")
+
+
+def _shape(settings: Flat) -> tuple[str, str]:
+    """The geometry that a config would have, and its size; the published ones have a crop."""
+    if (*GEOMETRY, "resize_px") not in settings:
+        return NOT_SET, ""
+    match settings[*GEOMETRY, "resize_px"], settings.get((*GEOMETRY, "crop_px")):
+        case [height, width], None if height == width:
+            return "square", str(height)
+        case resize, crop:
+            return "published", f"{canonical_json(resize)} px cropped to {canonical_json(crop)}"
 
 
 def _in_config(stage: str, path: tuple[str, ...]) -> str:
@@ -145,6 +165,8 @@ def _in_config(stage: str, path: tuple[str, ...]) -> str:
             return f"{section}.precision"
         case ("network" | "detector" as network, "version"):
             return f"version of {section}.{network}"
+        case ("flow", "frames", "resize_px"):
+            return f"{section}.flow.short_side_px"
         case ("reading", "reader"):
             return "data.videos.reader"
         case ("reading", *names):

@@ -127,6 +127,48 @@ def test_the_nearest_generation_has_the_fewest_differences(copied: Path) -> None
     ]
 
 
+def test_how_frames_are_resized_is_told_by_the_setting_that_decides_it(copied: Path) -> None:
+    published = ("stages.verb.geometry=published", "stages.verb.size_px=null")
+    assert differences(copied, "verb", *published) == [
+        ("stages.verb.geometry", "square", "published")
+    ]
+    options = [word for override in published for word in ("--set", override)]
+    assert symbio("run", copied, "--stage", "verb", "--quiet", *options).code == 0
+    # Two generations are as near now, and the newer one is told of.
+    assert differences(copied, "verb", "stages.verb.size_px=48") == [
+        ("stages.verb.geometry", "published", "square")
+    ]
+    other = "stages.verb.network={name: r2plus1d, depth: 18}"
+    of_publishers = [
+        found for found in differences(copied, "verb", *published, other) if "geometry" in found[0]
+    ]
+    assert of_publishers == [
+        (
+            "stages.verb.geometry",
+            "published, 112 px cropped to 112",
+            "published, 128 px cropped to 112",
+        )
+    ]
+
+
+def test_sizes_of_flow_are_told_by_their_settings(copied: Path) -> None:
+    pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'symbio[flow]'")
+    network = "stages.noun.network={name: i3d, modality: flow}"
+    flow = "stages.noun.flow={method: tvl1, short_side_px: 32}"
+    found = dict.fromkeys(path for path, _, _ in differences(copied, "noun", network, flow))
+    assert "stages.noun.flow.short_side_px" in found
+    assert not {"stages.noun.size_px", "stages.noun.geometry"} & {*found}  # which are as before
+    options = ("--set", network, "--set", flow)
+    assert symbio("run", copied, "--stage", "noun", "--quiet", *options).code == 0
+    assert differences(copied, "noun", network, flow, "stages.noun.size_px=48") == [
+        ("stages.noun.size_px", "32", "48")
+    ]
+    shorter = flow.replace("short_side_px: 32", "short_side_px: 40")
+    assert differences(copied, "noun", network, shorter) == [
+        ("stages.noun.flow.short_side_px", "32", "40")
+    ]
+
+
 def test_an_upstream_generation_that_is_gone(copied: Path) -> None:
     shutil.rmtree(next((copied.parent / "store" / "verb").glob("*/")))
     ((path, old, new),) = differences(copied, "aligned", "stages.verb.clip.stride=4")
