@@ -10,8 +10,8 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from multiprocessing import parent_process, reduction
-from multiprocessing.connection import Connection, wait
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
 from threading import Thread
 
 import numpy as np
@@ -23,10 +23,11 @@ from pipeline.decode_limits import DecoderMemory, limit_memory
 from pipeline.decode_pass import DecodedRow
 from pipeline.decode_videos import Geometries, decode_video
 from pipeline.frame_ring import RingLayout, map_frames
+from pipeline.processes import end_with_parent
 from pipeline.timings import Timings
 from pipeline.work import Progress, VideoWork
 
-__all__ = ["Beat", "Begun", "Done", "Free", "Job", "RowSent", "end_with_parent", "run_worker"]
+__all__ = ["Beat", "Begun", "Done", "Free", "Job", "RowSent", "run_worker"]
 
 BEAT_SECONDS = 1.0
 # Each row is answered. What is under way has to fit into the connection both ways, which takes some
@@ -111,14 +112,6 @@ def run_worker(
                 whole = _decode(message, outlet, num_threads, memory_mib)
     except (EOFError, ConnectionError):
         return  # the parent is gone or needs no more
-
-
-def end_with_parent() -> None:
-    """Whatever a decoder is busy with, nobody is there to want it."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _decode(job: Job, outlet: _Outlet, num_threads: int, memory_mib: int | None) -> bool:

@@ -7,6 +7,7 @@ queue, and another actor takes its place, on whichever machine has room.
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -89,7 +90,7 @@ class _Crew(Crew[Actor]):
         self._stall_seconds = stall_seconds
         self._tell = tell
         journal.event("cluster_joined", resources=self._ray.cluster_resources())
-        self._setup = self._ray.put(setup)
+        self._setup = self._ray.put(pickle.dumps(setup))
         self._place = _place(journal)
         self._left_at = time.monotonic()
         self._has_told = False

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.decode_worker import end_with_parent
+from pipeline.processes import end_with_parent
 from pipeline.work import Unit
-from pipeline.workbench import Setup, Workbench
+
+if TYPE_CHECKING:  # it loads torch, which takes long; a worker says first that it is there
+    from pipeline.workbench import Setup
 
 __all__ = ["Alive", "Broken", "Finished", "Line", "Ready", "Stop", "run_local_worker", "serve"]
 
@@ -85,6 +87,8 @@ def serve(line: Line, setup: Setup) -> None:
 
 
 def _work(connection: Line, setup: Setup) -> None:
+    from pipeline.workbench import Workbench
+
     stop = threading.Event()
     units: SimpleQueue[Unit | None] = SimpleQueue()
     Thread(target=_listen, args=(connection, units, stop), name="listener", daemon=True).start()

@@ -10,11 +10,11 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
-__all__ = ["exit_in_words", "limit_waiting", "start_context", "without_main"]
+__all__ = ["end_with_parent", "exit_in_words", "limit_waiting", "start_context", "without_main"]
 
 HALF_A_MESSAGE_SECONDS = 60
 
@@ -31,6 +31,14 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def end_with_parent() -> None:
+    """End this process when its parent has ended, whatever it is busy with; runs in a thread."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def exit_in_words(code: int | None) -> str:

@@ -1,6 +1,7 @@
 """What runs in an actor of a Ray cluster: the same worker as in a process, behind two calls.
 
-The networks run in a thread, so that the actor always answers. One call is out at a time: it brings
+The networks run in a thread, so that the actor always answers. Torch is loaded there, with the
+setup: an actor that has not answered yet has not even started. One call is out at a time: it brings
 a message and takes along what the worker has said since. That works over every kind of connection
 to a cluster, and whoever is asked again and again is known to be alive.
 """
@@ -8,6 +9,7 @@ to a cluster, and whoever is asked again and again is known to be alive.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import time
 from contextlib import suppress
@@ -19,7 +21,6 @@ from threading import Thread
 from pipeline.errors import ConfigError
 from pipeline.local_worker import Broken, Stop, serve
 from pipeline.work import Unit
-from pipeline.workbench import Setup
 
 __all__ = ["Here", "Lacking", "Place", "RayWorker"]
 
@@ -65,11 +66,12 @@ class RayWorker:
         self._line = _Line()
         self._thread: Thread | None = None
 
-    def begin(self, setup: Setup, place: Place) -> Here:
+    def begin(self, pickled_setup: bytes, place: Place) -> Here:
         """Start to build networks; `ask` tells when they are ready, or what is wrong."""
         trouble = _trouble(place)
         if trouble is None:
-            self._thread = Thread(target=serve, args=(self._line, setup), name="work", daemon=True)
+            work = (self._line, pickled_setup)
+            self._thread = Thread(target=_serve, args=work, name="work", daemon=True)
             self._thread.start()
         else:
             self._line.send(Broken(trouble))
@@ -114,6 +116,15 @@ class _Line:
             while True:
                 messages.append(self._outbox.get_nowait())
         return messages
+
+
+def _serve(line: _Line, pickled_setup: bytes) -> None:
+    try:
+        setup = pickle.loads(pickled_setup)
+    except Exception as error:  # another version of something
+        line.send(Broken(RuntimeError(f"{type(error).__name__}: {error}")))
+        return
+    serve(line, setup)
 
 
 def _trouble(place: Place) -> ConfigError | None:

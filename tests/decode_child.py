@@ -19,7 +19,8 @@ import numpy as np
 
 from extractors import heartbeat
 from extractors.video import VideoReader
-from pipeline.decode_worker import Begun, end_with_parent
+from pipeline.decode_worker import Begun
+from pipeline.processes import end_with_parent
 from pipeline.videos import Video
 
 __all__ = ["EndlessVideo", "GreedyVideo", "HarmfulVideo", "die_in_mid_sentence", "wait_for_ever"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,9 +82,9 @@ class FakeRay:
         self.options: list[dict[str, Any]] = []
         self.killed: list[FakeActor] = []
 
-    def put(self, setup: Any) -> Any:
-        self.setup = setup
-        return setup
+    def put(self, pickled: bytes) -> bytes:
+        self.setup = pickle.loads(pickled)
+        return pickled
 
     def remote(self, cls: type) -> Any:
         def options(**options: Any) -> Any:

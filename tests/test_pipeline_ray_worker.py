@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from pipeline.ray_worker import Here, Lacking, Place, RayWorker
 from pipeline.videos import Video
 from pipeline.work import Progress, Unit, VideoWork
 
-NOTHING: Any = None  # in place of a setup, which no network is built from here
+NOTHING = pickle.dumps(None)  # in place of a setup, which no network is built from here
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +65,22 @@ def test_messages_go_in_and_come_out_in_order(
     assert said_by(worker, until=Ready) == [Ready()]
     assert said_by(worker, unit_of(), until=Progress) == [Progress("verb", computed=7)]
     assert said_by(worker, Stop(), until=Finished) == [Finished()]
+
+
+def test_a_worker_says_that_it_is_there_before_it_loads_torch() -> None:
+    code = "import sys, pipeline.ray_worker; print('torch' in sys.modules)"
+    line = [sys.executable, "-c", code]
+    loaded = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    assert loaded == "False\n"
+
+
+def test_a_setup_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    worker = RayWorker()
+    worker.begin(b"cnowhere\nSetup\n.", Place(tmp_path, None))
+    (broken,) = said_by(worker, until=Broken)
+    assert isinstance(broken, Broken)
+    assert str(broken.error) == "ModuleNotFoundError: No module named 'nowhere'"
+    assert not broken.is_of_the_run
 
 
 def test_who_has_nothing_to_say_answers_all_the_same(
