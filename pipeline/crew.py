@@ -10,14 +10,15 @@ from typing import Generic, TypeVar
 
 from pipeline.errors import in_words
 from pipeline.journal import Journal
-from pipeline.local_worker import Broken, Finished, Ready, Stop
+from pipeline.local_worker import Broken, Ready, Stop
 from pipeline.unit_queue import UnitQueue
-from pipeline.work import Progress, Unit
+from pipeline.work import Finished, Progress, Unit
 
 __all__ = ["MOST_FALSE_STARTS", "Crew", "Worker"]
 
 # Workers in turn that end before they are ready, with no unit to blame, while no other works.
 MOST_FALSE_STARTS = 3
+MOST_UNITS = 2  # that a worker has: one that it works on, and the next
 
 
 class Worker(ABC):
@@ -26,14 +27,14 @@ class Worker(ABC):
     Attributes:
         place: which of the crew it is; whoever replaces it has the same.
         name: for people.
-        unit: what it works on.
+        units: what it works on, and what comes next, by number.
         was_ready: whether its networks were ever built.
     """
 
     def __init__(self, place: int) -> None:
         self.place = place
         self.name = f"worker {place}"
-        self.unit: Unit | None = None
+        self.units: dict[int, Unit] = {}
         self.was_ready = False
         self._stopped = False
         self._heard_at = time.monotonic()
@@ -52,28 +53,18 @@ class Worker(ABC):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it can take a unit."""
-        return self.was_ready and self.unit is None
+        """Whether it is ready and has nothing to do."""
+        return self.was_ready and not self.units
 
     def give(self, unit: Unit) -> None:
         """Let it do a unit."""
-        self.unit = unit
-        self._heard_at = time.monotonic()
+        if not self.units:
+            self._heard_at = time.monotonic()
+        self.units[unit.number] = unit
         self._send(unit)
 
-    def finished(self) -> Unit:
-        """The unit that it has done.
-
-        Raises:
-            RuntimeError: it had none.
-        """
-        unit, self.unit = self.unit, None
-        if unit is None:
-            raise RuntimeError("got a finished unit from a worker without one, expected none")
-        return unit
-
     def stop(self) -> None:
-        """Let it write what is finished and end its unit; safe to call again and again."""
+        """Let it write what is finished and end its units; safe to call again and again."""
         if not self._stopped:
             self._stopped = True
             self._send(Stop())
@@ -87,10 +78,12 @@ class Crew(ABC, Generic[AnyWorker]):
 
     Args:
         journal: is told about units and workers.
+        size: how many workers there are to be.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, size: int) -> None:
         self._journal = journal
+        self._size = size
         self._workers: dict[int, AnyWorker] = {}
         self._false_starts = 0
 
@@ -130,19 +123,26 @@ class Crew(ABC, Generic[AnyWorker]):
     @property
     def _busy(self) -> list[AnyWorker]:
         """Those that have a unit."""
-        return [worker for worker in self._workers.values() if worker.unit is not None]
+        return [worker for worker in self._workers.values() if worker.units]
 
     def _hand_out(self, queue: UnitQueue) -> None:
-        """Give units to who is ready and has none."""
+        """Give units to who has none, and to who has one the next, so that it need not wait.
+
+        The last ones are kept for who has none.
+        """
         for worker in self._workers.values():
             if worker.is_idle and (unit := queue.take()) is not None:
-                worker.give(unit)
-                self._journal.event(
-                    "unit_started",
-                    unit=unit.number,
-                    worker=worker.name,
-                    videos=[work.video.video_id for work in unit.videos],
-                )
+                self._give(worker, unit)
+        for worker in self._busy:
+            if len(worker.units) < MOST_UNITS and len(queue) > self._size:
+                unit = queue.take_beside(worker.units.values())
+                if unit is not None:
+                    self._give(worker, unit)
+
+    def _give(self, worker: AnyWorker, unit: Unit) -> None:
+        worker.give(unit)
+        videos = [work.video.video_id for work in unit.videos]
+        self._journal.event("unit_started", unit=unit.number, worker=worker.name, videos=videos)
 
     def _take(self, worker: AnyWorker, message: object, queue: UnitQueue) -> Iterator[Progress]:
         if isinstance(message, Broken):
@@ -152,11 +152,10 @@ class Crew(ABC, Generic[AnyWorker]):
         elif isinstance(message, Ready):
             self._false_starts = 0
         elif isinstance(message, Finished):
-            unit = worker.finished()
-            queue.done(unit)
-            self._journal.event("unit_finished", unit=unit.number, worker=worker.name)
-        elif isinstance(message, Progress) and worker.unit is not None:
-            queue.note(worker.unit, message)
+            queue.done(worker.units.pop(message.unit))
+            self._journal.event("unit_finished", unit=message.unit, worker=worker.name)
+        elif isinstance(message, Progress):
+            queue.note(worker.units[message.unit], message)
             yield message
 
     def _seen_here(self, error: Exception, worker: AnyWorker) -> Exception:
@@ -164,15 +163,15 @@ class Crew(ABC, Generic[AnyWorker]):
         return error
 
     def _give_up(self, worker: AnyWorker, queue: UnitQueue, reason: str) -> Iterator[Progress]:
-        """End a worker; what is left of its unit is queued again."""
+        """End a worker; what is left of its units is queued again."""
         del self._workers[worker.place]
         worker.end()
         self._ended(worker, reason)
         if not worker.was_ready:
             self._false_start(worker, reason)
-        if worker.unit is not None:
-            self._journal.event("unit_lost", unit=worker.unit.number, reason=reason)
-            yield from queue.lost(worker.unit, reason)
+        for unit in reversed(worker.units.values()):  # the first of them is the next to be taken
+            self._journal.event("unit_lost", unit=unit.number, reason=reason)
+            yield from queue.lost(unit, reason)
 
     def _false_start(self, worker: AnyWorker, reason: str) -> None:
         self._false_starts += 1

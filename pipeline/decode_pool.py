@@ -8,8 +8,7 @@ bounded by the shared memory of each process.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator
 from multiprocessing.connection import wait
 
 from pipeline.decode_limits import DecodeLimits, DecoderTimeout
@@ -18,9 +17,10 @@ from pipeline.decode_videos import Decoded, Geometries
 from pipeline.decode_worker import Begun, Job
 from pipeline.work import Progress, VideoWork, row_failure
 
-__all__ = ["DecodePool", "DecoderDied", "DecoderHung"]
+__all__ = ["IDLE_SECONDS", "DecodePool", "DecoderDied", "DecoderHung"]
 
 LOOK_SECONDS = 1.0  # how often silent processes are looked at
+IDLE_SECONDS = 0.05  # how often it is asked for videos where there is none to decode
 MOST_FALSE_STARTS = 3
 
 
@@ -60,19 +60,22 @@ class DecodePool:
         return [worker.pid for worker in self._workers]
 
     def decode(
-        self, works: Iterable[VideoWork], geometries: Geometries
+        self, works: Iterable[VideoWork | None], geometries: Geometries
     ) -> Generator[Decoded | None, None, None]:
         """Rows and failures of all videos, as they come; None where nothing came for a second.
 
-        The frames of a row are valid until the next item is asked for. When the generator ends,
-        processes stay for the next videos, but for those that are in the middle of one.
+        The frames of a row are valid until the next item is asked for. The processes end with the
+        generator: a pool decodes once.
+
+        Args:
+            works: videos; None where there is none yet, which is asked for again.
 
         Raises:
             RuntimeError: a process cannot even start.
         """
         pending = _Pending(works)
         try:
-            while pending or any(worker.is_busy for worker in self._workers):
+            while pending.may_come or any(worker.is_busy for worker in self._workers):
                 self._hand_out(pending, geometries)
                 yield from self._listen(pending)
                 for worker in list(self._workers):
@@ -80,16 +83,13 @@ class DecodePool:
                     if error is not None:
                         yield from self._give_up(worker, pending, error)
         finally:
-            self._end([worker for worker in self._workers if worker.is_busy])
+            self.close()
 
     def close(self) -> None:
         """End the processes."""
-        self._end(list(self._workers))
-
-    def _end(self, workers: Sequence[DecodeProcess]) -> None:
-        for worker in workers:
-            self._workers.remove(worker)
+        for worker in self._workers:
             worker.end()
+        self._workers.clear()
 
     def _hand_out(self, pending: _Pending, geometries: Geometries) -> None:
         for worker in self._workers:
@@ -102,7 +102,7 @@ class DecodePool:
     def _listen(self, pending: _Pending) -> Iterator[Decoded | None]:
         """One message of each process that has something to say; None if none has."""
         by_connection = {worker.connection: worker for worker in self._workers if worker.is_busy}
-        ready = wait(list(by_connection), timeout=LOOK_SECONDS)
+        ready = wait(list(by_connection), LOOK_SECONDS if by_connection else IDLE_SECONDS)
         if not ready:
             yield None
         for connection in ready:
@@ -138,7 +138,8 @@ class DecodePool:
         self, worker: DecodeProcess, pending: _Pending, error: Exception | None
     ) -> Iterator[Decoded]:
         """End a process, or find it ended; what of its video it has not delivered has failed."""
-        self._end([worker])
+        self._workers.remove(worker)
+        worker.end()
         if not worker.has_begun:  # its video is not to blame, and waits for another
             self._false_starts += 1
             if self._false_starts == MOST_FALSE_STARTS:
@@ -163,14 +164,26 @@ class DecodePool:
 class _Pending:
     """Videos that nobody has yet; each is made when somebody can take it."""
 
-    def __init__(self, works: Iterable[VideoWork]) -> None:
+    def __init__(self, works: Iterable[VideoWork | None]) -> None:
         self._works = iter(works)
         self._first: deque[VideoWork] = deque()
+        self._has_ended = False
 
     def __bool__(self) -> bool:
-        if not self._first:
-            self._first.extend(islice(self._works, 1))
+        """Whether there is one now."""
+        if not (self._first or self._has_ended):
+            try:
+                work = next(self._works)
+            except StopIteration:
+                self._has_ended = True
+            else:
+                self._first.extend([] if work is None else [work])
         return bool(self._first)
+
+    @property
+    def may_come(self) -> bool:
+        """Whether there is one, or may be later."""
+        return bool(self) or not self._has_ended
 
     def take(self) -> VideoWork:
         """The first of them; look before whether there is one."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from pipeline.decode_limits import DecodeLimits
-from pipeline.decode_pool import DecodePool
+from pipeline.decode_pool import IDLE_SECONDS, DecodePool
 from pipeline.decode_videos import Decoded, Geometries, decode_video
 from pipeline.prefetch import prefetch
 from pipeline.work import VideoWork
@@ -23,11 +24,15 @@ class Decoder(Protocol):
     """Turns videos into rows of frames."""
 
     def decode(
-        self, works: Iterable[VideoWork], geometries: Geometries
+        self, works: Iterable[VideoWork | None], geometries: Geometries
     ) -> Generator[Decoded | None, None, None]:
         """Rows and failures as they come; a row's frames are valid until the next is asked for.
 
-        None now and then where nothing comes, so that whoever waits can do other things.
+        None now and then where nothing comes, so that whoever waits can do other things. Once: what
+        it takes ends with the generator.
+
+        Args:
+            works: videos; None where there is none yet, which is asked for again.
         """
 
     def close(self) -> None:
@@ -41,7 +46,7 @@ class ThreadDecoder:
     """
 
     def decode(
-        self, works: Iterable[VideoWork], geometries: Geometries
+        self, works: Iterable[VideoWork | None], geometries: Geometries
     ) -> Generator[Decoded | None, None, None]:
         """See `Decoder`."""
         yield from prefetch(_decode_all(works, geometries), depth=ROWS_AHEAD)
@@ -84,6 +89,12 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _decode_all(works: Iterable[VideoWork], geometries: Geometries) -> Iterator[Decoded]:
+def _decode_all(
+    works: Iterable[VideoWork | None], geometries: Geometries
+) -> Iterator[Decoded | None]:
     for work in works:
-        yield from decode_video(work, geometries)
+        if work is None:
+            time.sleep(IDLE_SECONDS)
+            yield None
+        else:
+            yield from decode_video(work, geometries)

@@ -15,7 +15,7 @@ from pipeline.journal import Journal
 from pipeline.local_worker import Ready, Stop, run_local_worker
 from pipeline.processes import exit_in_words, limit_waiting, start_context, without_main
 from pipeline.unit_queue import UnitQueue
-from pipeline.work import Progress, Unit
+from pipeline.work import Finished, Progress, Unit
 from pipeline.workbench import Setup, Workbench
 
 __all__ = ["InProcess", "LocalWorkers"]
@@ -37,7 +37,9 @@ class InProcess:
         """See `Executor`."""
         unit = queue.take_all()
         with closing(Workbench(setup)) as bench:
-            yield from bench.run(unit, stop)
+            for said in bench.run([unit], stop):
+                if not isinstance(said, Finished):
+                    yield said
 
 
 class LocalWorkers:
@@ -65,7 +67,7 @@ class _Crew(Crew["_Process"]):
     """The workers of a run, on this machine."""
 
     def __init__(self, setup: Setup, size: int, stall_seconds: float, journal: Journal) -> None:
-        super().__init__(journal)
+        super().__init__(journal, size)
         self._setups = _shared_out(setup, size)
         self._stall_seconds = stall_seconds
 

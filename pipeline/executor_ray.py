@@ -84,7 +84,7 @@ class _Crew(Crew[Actor]):
         journal: Journal,
         tell: Callable[[str], None],
     ) -> None:
-        super().__init__(journal)
+        super().__init__(journal, size)
         self._ray = import_ray()
         self._asked = asked
         self._stall_seconds = stall_seconds

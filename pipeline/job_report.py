@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from pipeline.job_folder import DamagedJobError, Job, find_jobs
 from pipeline.job_states import ENDED, is_elsewhere, task_states
-from pipeline.task_journal import Event, journals, read_events
+from pipeline.task_journal import Event, journals, read_events, settled_keys
 from stores.base import FeatureStore, MissingGenerationError, Store
 from stores.records import name_some
 from stores.registry import open_store
@@ -199,6 +199,15 @@ def _last_words(job: Job, task: int) -> str:
         return f"it was told to end ({last['signal']}) and not started again"
     if last["event"] == "overdue":
         return f"it was told to end ({last['signal']}) and took longer than its grace time"
-    at_work = [event["unit"] for event in events if event["event"] == "unit_started"][-1:]
-    videos = [unit["videos"] for unit in job.units(task) if [unit["unit"]] == at_work]
-    return "it ended without a word" + "".join(f", at videos {name_some(ids)}" for ids in videos)
+    videos = list(_at_work(job, task, events))
+    return "it ended without a word" + (f", at videos {name_some(videos)}" if videos else "")
+
+
+def _at_work(job: Job, task: int, events: Iterable[Event]) -> Iterator[str]:
+    """Videos of units that were begun and not done."""
+    begun = {event["unit"] for event in events if event["event"] == "unit_started"}
+    settled = {key for event in events for key in settled_keys(event)}
+    for unit in job.units(task):
+        rows = {(stage, key) for stage, keys in unit["rows"].items() for key in keys}
+        if unit["unit"] in begun and not rows <= settled:
+            yield from unit["videos"]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.processes import end_with_parent
-from pipeline.work import Unit
+from pipeline.work import Finished, Unit
 
 if TYPE_CHECKING:  # it loads torch, which takes long; a worker says first that it is there
     from pipeline.workbench import Setup
 
-__all__ = ["Alive", "Broken", "Finished", "Line", "Ready", "Stop", "run_local_worker", "serve"]
+__all__ = ["Alive", "Broken", "Line", "Ready", "Stop", "run_local_worker", "serve"]
 
 ALIVE_SECONDS = 1.0
 
@@ -31,11 +32,6 @@ class Ready:
 @dataclass(frozen=True)
 class Alive:
     """Worker to coordinator: something is going on, though there is nothing to tell."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Worker to coordinator: the unit is done, or ended early as told."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Stop:
-    """Coordinator to worker: write what is finished and end the unit."""
+    """Coordinator to worker: write what is finished and end all units."""
 
 
 class Line(Protocol):
@@ -89,36 +85,61 @@ def serve(line: Line, setup: Setup) -> None:
 def _work(connection: Line, setup: Setup) -> None:
     from pipeline.workbench import Workbench
 
-    stop = threading.Event()
-    units: SimpleQueue[Unit | None] = SimpleQueue()
-    Thread(target=_listen, args=(connection, units, stop), name="listener", daemon=True).start()
+    inbox = _Inbox(connection)
     with closing(Workbench(setup)) as bench:
         connection.send(Ready())
-        while (unit := units.get()) is not None:
-            spoke_at = time.monotonic()
-            for progress in bench.run(unit, stop):
-                if progress is not None:
-                    connection.send(progress)
-                elif time.monotonic() - spoke_at > ALIVE_SECONDS:
-                    connection.send(Alive())
-                else:
-                    continue
-                spoke_at = time.monotonic()
-            connection.send(Finished())
-
-
-def _listen(connection: Line, units: SimpleQueue[Unit | None], stop: threading.Event) -> None:
-    """Take messages while a unit is worked on."""
-    try:
-        while True:
-            message = connection.recv()
-            if isinstance(message, Stop):
-                stop.set()
+        spoke_at = time.monotonic()
+        for said in bench.run(inbox.units(), inbox.stop):
+            if said is not None:
+                connection.send(said)
+            elif time.monotonic() - spoke_at > ALIVE_SECONDS:
+                connection.send(Alive())
             else:
-                units.put(message)
-    except (EOFError, ConnectionError):
-        units.put(None)
-        stop.set()
+                continue
+            spoke_at = time.monotonic()
+    for unit in inbox.left():
+        connection.send(Finished(unit.number))
+    inbox.over.wait()  # told to stop, it is the coordinator who hangs up
+
+
+class _Inbox:
+    """What the coordinator sends, taken while units are worked on.
+
+    Attributes:
+        stop: it wants no more than what is finished.
+        over: it has hung up.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self.stop = threading.Event()
+        self.over = threading.Event()
+        self._units: SimpleQueue[Unit] = SimpleQueue()
+        Thread(target=self._listen, args=(line,), name="listener", daemon=True).start()
+
+    def units(self) -> Iterator[Unit | None]:
+        """As they come; None where there is none yet."""
+        while not self.over.is_set():
+            try:
+                yield self._units.get_nowait()
+            except Empty:
+                yield None
+
+    def left(self) -> Iterator[Unit]:
+        """Those that were not begun when it said to stop."""
+        while not self._units.empty():
+            yield self._units.get_nowait()
+
+    def _listen(self, line: Line) -> None:
+        try:
+            while True:
+                message = line.recv()
+                if isinstance(message, Stop):
+                    self.stop.set()
+                else:
+                    self._units.put(message)
+        except (EOFError, ConnectionError):
+            self.over.set()
+            self.stop.set()
 
 
 def _plain(error: Exception) -> Exception:

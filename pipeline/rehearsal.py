@@ -49,9 +49,9 @@ def rehearse(
     }
     unit = Unit(0, works, {name: itertools.count() for name in specs})
     with closing(Workbench(make_setup(experiment, generations))) as bench:
-        for progress in bench.run(unit, threading.Event()):
-            if progress is not None:
-                yield progress
+        for said in bench.run([unit], threading.Event()):
+            if isinstance(said, Progress):
+                yield said
 
 
 def rehearse_aligned(

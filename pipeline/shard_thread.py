@@ -41,6 +41,11 @@ class ShardThread:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards")
         self._waiting: list[tuple[str, Future[_Written]]] = []
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was handed in is written and told of."""
+        return not self._waiting
+
     def write(
         self, stage: str, writer: ShardWriter, numbers: Iterator[int], rows: Sequence[Row]
     ) -> None:

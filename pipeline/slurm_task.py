@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,18 +210,25 @@ def _run_units(
     journal: TaskJournal,
     settled: set[tuple[str, str]],
 ) -> None:
+    from pipeline.work import Finished
     from pipeline.workbench import Workbench
 
     with closing(Workbench(setup)) as bench:
-        for unit in units:
-            if stop.is_set():
-                return
-            journal.write("unit_started", unit=unit.number)
-            for progress in bench.run(unit, stop):
-                if progress is not None:
-                    settled |= journal.note(unit.number, progress)
-            if not stop.is_set():
-                journal.write("unit_finished", unit=unit.number)
+        for said in bench.run(_begun(units, stop, journal), stop):
+            if isinstance(said, Finished):
+                if not stop.is_set():
+                    journal.write("unit_finished", unit=said.unit)
+            elif said is not None:
+                settled |= journal.note(said)
+
+
+def _begun(units: Iterable[Unit], stop: threading.Event, journal: TaskJournal) -> Iterator[Unit]:
+    """Units as they are come to, each written down."""
+    for unit in units:
+        if stop.is_set():
+            return
+        journal.write("unit_started", unit=unit.number)
+        yield unit
 
 
 def _for_this_node(setup: Setup) -> Setup:

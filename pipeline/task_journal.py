@@ -65,15 +65,22 @@ class TaskJournal:
             raise OSError("the disk took only part of a line of the journal")
         os.fsync(self._descriptor)
 
-    def note(self, unit: int, progress: Progress) -> set[tuple[str, str]]:
+    def note(self, progress: Progress) -> set[tuple[str, str]]:
         """Write down what was done; return (stage, row key) of rows that are on disk or failed."""
         if progress.summary is not None:
-            self.write("summary", unit=unit, stage=progress.stage, **asdict(progress.summary))
+            self.write(
+                "summary", unit=progress.unit, stage=progress.stage, **asdict(progress.summary)
+            )
         receipt = None if progress.receipt is None else progress.receipt.to_json()
         failures = [asdict(failure) for failure in progress.failures]
         if not (receipt or failures):
             return set()
-        rows = {"unit": unit, "stage": progress.stage, "receipt": receipt, "failures": failures}
+        rows = {
+            "unit": progress.unit,
+            "stage": progress.stage,
+            "receipt": receipt,
+            "failures": failures,
+        }
         self.write("rows", **rows)
         return settled_keys({"event": "rows", **rows})
 

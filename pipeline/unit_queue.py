@@ -40,10 +40,16 @@ class StageShards:
 
 @dataclass
 class _Task:
-    """Videos waiting to become a unit. ``deaths``: of workers that had them before."""
+    """Videos waiting to become a unit.
+
+    Attributes:
+        deaths: of workers that had them before.
+        alone: a worker must have no other unit beside it, to tell which is to blame.
+    """
 
     videos: Sequence[PlannedVideo | VideoWork]
     deaths: int = 0
+    alone: bool = False
 
 
 @dataclass
@@ -100,6 +106,12 @@ class UnitQueue:
         self._out[unit.number] = _Out(task, works, left)
         return unit
 
+    def take_beside(self, units: Iterable[Unit]) -> Unit | None:
+        """The next unit for a worker that has others; None where one has to be done alone."""
+        tasks = [self._out[unit.number].task for unit in units]
+        tasks += [self._waiting[0]] if self._waiting else []
+        return None if any(task.alone for task in tasks) else self.take()
+
     def take_all(self) -> Unit:
         """Everything that waits as one unit, for a worker in this process.
 
@@ -145,14 +157,13 @@ class UnitQueue:
         again = [Progress(stage, computed=-rows) for stage, rows in computed.items()]
         works = _left(out.works, out.left)
         deaths = 1 if out.settled else out.task.deaths + 1
-        if len(works) == 1 and len(out.works) == 1:
-            if deaths >= MOST_DEATHS:
-                return again + _failures(works[0], reason)
-            self._waiting.appendleft(_Task(works, deaths))
-        elif deaths == 1:
-            self._waiting.appendleft(_Task(works, deaths))
+        was_single = len(works) == 1 and len(out.works) == 1
+        if was_single and deaths >= MOST_DEATHS:
+            return again + _failures(works[0], reason)
+        if was_single or deaths == 1:
+            self._waiting.appendleft(_Task(works, deaths, alone=True))
         else:
-            self._waiting.extendleft(_Task([work]) for work in reversed(works))
+            self._waiting.extendleft(_Task([work], alone=True) for work in reversed(works))
         return again
 
     def _next_number(self) -> int:

@@ -10,7 +10,7 @@ from pipeline.timings import Timings
 from pipeline.videos import Video
 from stores.base import Failure, Receipt, Row
 
-__all__ = ["Progress", "Unit", "UnitSummary", "VideoWork", "row_failure"]
+__all__ = ["Finished", "Progress", "Unit", "UnitSummary", "VideoWork", "row_failure"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Progress:
     """What has been done since it was last said, for one stage.
 
     ``computed``: rows that went through the network and wait for their shard to be full;
-    ``receipt``: names rows that are on disk now; ``failures``: rows that cannot be made.
+    ``receipt``: names rows that are on disk now; ``failures``: rows that cannot be made;
+    ``unit``: number of the unit they are of, once that is known.
     """
 
     stage: str
@@ -63,6 +64,14 @@ class Progress:
     receipt: Receipt | None = None
     failures: Sequence[Failure] = ()
     summary: UnitSummary | None = None
+    unit: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A unit is done, or ended early as told."""
+
+    unit: int
 
 
 def row_failure(row: VideoRow | DerivedRow | Row, error: BaseException) -> Failure:

@@ -7,13 +7,14 @@ whoever may commit it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from extractors.base import ClipExtractor, FrameExtractor
+from extractors.heap import Heap
 from pipeline.decode_limits import DecodeLimits
 from pipeline.decoder import Decoder, create_decoder, default_processes, usable_cores
 from pipeline.errors import ConfigError
@@ -22,8 +23,8 @@ from pipeline.identity import has_sha256
 from pipeline.patience import Patience
 from pipeline.stage_work import StageWork
 from pipeline.stages import VideoStage
-from pipeline.unit import run_unit
-from pipeline.work import Progress, Unit
+from pipeline.unit import UnitWork, run_units
+from pipeline.work import Finished, Progress, Unit
 from stores.base import ShardWriter
 
 __all__ = ["Setup", "Workbench", "check_weights", "replaced_weights"]
@@ -60,7 +61,7 @@ class Setup:
 
 
 class Workbench:
-    """A worker's networks and decode processes; does one unit after another.
+    """A worker's networks and decode processes.
 
     Args:
         setup: what to build.
@@ -93,15 +94,25 @@ class Workbench:
         check_weights(setup.weights)  # after they were read: nobody exchanged them meanwhile
         return networks
 
-    def run(self, unit: Unit, stop: threading.Event) -> Iterator[Progress | None]:
-        """Do a unit; None now and then where there is nothing to say.
-
-        Args:
-            stop: when set, rows that are finished are written and the unit ends early.
+    def run(
+        self, units: Iterable[Unit | None], stop: threading.Event
+    ) -> Iterator[Progress | Finished | None]:
+        """Do units; see `run_units`. Once, as the decode processes end with it.
 
         Raises:
             OSError: a shard cannot be written.
         """
+        on_cpu = all(network.device.type == "cpu" for network in self._networks.values())
+        return run_units(
+            units,
+            self._begin,
+            decoder=self._decoder,
+            geometries={name: stage.decoded_geometry for name, stage in self._setup.stages.items()},
+            heap=Heap() if on_cpu else None,
+            stop=stop,
+        )
+
+    def _begin(self, unit: Unit) -> UnitWork:
         setup = self._setup
         works = {
             name: StageWork(
@@ -116,8 +127,7 @@ class Workbench:
             for name, stage in setup.stages.items()
             if name in unit.shards
         }
-        patience = Patience(setup.storage_seconds)
-        yield from run_unit(unit.videos, works, decoder=self._decoder, stop=stop, patience=patience)
+        return UnitWork(unit, works, Patience(setup.storage_seconds))
 
 
 def _create_decoder(setup: Setup) -> Decoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ class WorkerLine:
     """One worker.
 
     Attributes:
-        unit: number of the unit it works on; None while it waits for one.
+        unit: number of the unit it works on; None while it waits for one. The next one, which it
+            may have as well, is not told of.
         videos: the first few of the unit's, of `num_videos`.
         since: UTC time it was given the unit, or started.
     """
@@ -48,6 +49,7 @@ class WorkerBoard:
 
     def __init__(self) -> None:
         self._lines: dict[str, WorkerLine] = {}
+        self._units: dict[str, dict[int, Sequence[str]]] = {}  # worker → unit → its videos
 
     @property
     def lines(self) -> list[WorkerLine]:
@@ -60,16 +62,25 @@ class WorkerBoard:
         if event == "worker_started":
             host = str(fields.get("host") or socket.gethostname())
             self._lines[name] = WorkerLine(name, fields.get("pid"), host, now)
+            self._units[name] = {}
         elif event == "unit_started" and name in self._lines:
-            line, videos = self._lines[name], fields.get("videos", ())
-            line.unit, line.since = fields.get("unit"), now
-            line.videos, line.num_videos = tuple(videos[:MAX_VIDEOS]), len(videos)
+            self._units[name][fields["unit"]] = fields.get("videos", ())
+            self._show(name, now)
         elif event in ("unit_finished", "unit_lost"):
-            for line in self._lines.values():
-                if line.unit == fields.get("unit"):
-                    line.unit, line.videos, line.num_videos, line.since = None, (), 0, now
+            for worker, units in self._units.items():
+                if units.pop(fields["unit"], None) is not None:
+                    self._show(worker, now)
         elif event == "worker_ended":
             self._lines.pop(name, None)
+            self._units.pop(name, None)
         else:
             return False
         return True
+
+    def _show(self, worker: str, now: str) -> None:
+        """The oldest of its units."""
+        line = self._lines[worker]
+        unit, videos = next(iter(self._units[worker].items()), (None, ()))
+        if unit != line.unit:
+            line.unit, line.since = unit, now
+            line.videos, line.num_videos = tuple(videos[:MAX_VIDEOS]), len(videos)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from experiment_fixtures import Silent, make_experiment
+from experiment_fixtures import Silent, make_experiment, write_boxes, write_labels
 from run_fixtures import TWO_WORKERS, Contents, contents, events, run
+from video_files import write_video
 
 from pipeline.errors import ConfigError
 from pipeline.experiment import resolve
@@ -23,10 +23,13 @@ def test_workers_make_the_same_rows_to_the_byte(tmp_path: Path, undisturbed: Con
     report = run(tmp_path, TWO_WORKERS)
     assert report.complete
     assert contents(tmp_path) == undisturbed
-    assert Counter(event["worker"] for event in events(tmp_path, "unit_started")) == {
-        "worker 0": 1,
-        "worker 1": 1,
-    }
+    workers = {event["worker"] for event in events(tmp_path, "worker_started")}
+    assert workers == {"worker 0", "worker 1"}
+    units = events(tmp_path, "unit_started")
+    assert len(units) == 2
+    assert {
+        event["worker"] for event in units
+    } <= workers  # one may be done before the other begins
     verb = next(stage for stage in report.stages if stage.stage == "verb")
     assert verb.batch_size == verb.batch_size_wanted
     assert verb.timings.decode_seconds > 0
@@ -89,3 +92,49 @@ def test_workers_that_cannot_begin_end_the_run(
             reporter=Silent(),
             stop=threading.Event(),
         )
+
+
+def make_five_videos(folder: Path) -> None:
+    """Enough units for a worker to have the next one beside its own."""
+    make_experiment(folder)
+    names = [f"kitchen_{letter}" for letter in "abcde"]
+    for number, name in enumerate(names):
+        write_video(folder / "videos" / f"{name}.mp4", num_frames=60 + 6 * number, rate_fps=30)
+    segments = [
+        (f"{name}{k}", name, k + 0.2, k + 0.8, k, 1, "val") for name in names for k in (0, 1)
+    ]
+    write_labels(folder / "labels.csv", segments)
+    write_boxes(folder / "boxes.csv", names)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_worker_has_the_next_unit_beside_its_own(tmp_path: Path, how: str) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+        make_five_videos(folder)
+    assert run(folders[0]).complete
+    undisturbed, folder = contents(folders[0]), folders[1]
+    stop = threading.Event()
+
+    def kill() -> None:
+        os.kill(events(folder, "worker_started")[0]["pid"], signal.SIGKILL)
+
+    report = run(
+        folder, "executor.workers=1", act=stop.set if how == "stopped" else kill, stop=stop
+    )
+    first, second = events(folder, "unit_started")[:2]
+    ends = events(folder, "unit_finished") + events(folder, "unit_lost")
+    assert second["time"] <= min(event["time"] for event in ends)
+    assert first["worker"] == second["worker"]
+    if how == "killed":
+        assert report.complete
+        assert [event["unit"] for event in events(folder, "unit_lost")] == [2, 1]
+    else:
+        assert report.interrupted
+        assert len(events(folder, "unit_finished")) == 2  # both are told of, begun or not
+        assert run(folder, "executor.workers=1").complete
+    assert contents(folder) == undisturbed
+    rows = sum(map(len, undisturbed.values()))
+    committed = sum(event["rows"] for event in events(folder, "committed"))
+    assert committed == rows

@@ -17,8 +17,8 @@ from test_executor_ray_crew import SETUP, FakeQueue
 from pipeline import executor_local, processes
 from pipeline.executor_local import LocalWorkers
 from pipeline.journal import Journal
-from pipeline.local_worker import Broken, Finished, Ready
-from pipeline.work import Progress
+from pipeline.local_worker import Broken, Ready
+from pipeline.work import Finished, Progress
 
 
 def dies_in_mid_sentence(connection: Connection, setup: Any) -> None:
@@ -28,8 +28,8 @@ def dies_in_mid_sentence(connection: Connection, setup: Any) -> None:
     if unit.number < 100:
         os.write(connection.fileno(), struct.pack("!i", 1000) + b"half of it")
         os.kill(os.getpid(), signal.SIGKILL)
-    connection.send(Progress("verb", computed=1))
-    connection.send(Finished())
+    connection.send(Progress("verb", computed=1, unit=unit.number))
+    connection.send(Finished(unit.number))
     connection.recv()
 
 
@@ -40,7 +40,7 @@ def test_a_worker_killed_while_it_speaks_is_a_worker_killed(
     queue: Any = FakeQueue(1)
     workers = LocalWorkers(1, stall_seconds=60)
     run = workers.run(SETUP, queue, stop=threading.Event(), journal=Journal(None))
-    assert [progress for progress in run if progress] == [Progress("verb", computed=1)]
+    assert [progress for progress in run if progress] == [Progress("verb", computed=1, unit=101)]
     assert queue.fates == [("lost", 1, "signal SIGKILL"), ("noted", 101, 1), ("done", 101)]
 
 
@@ -67,8 +67,7 @@ def dies_before_it_is_ready(connection: Connection, setup: Any) -> None:
     if number < 2:
         os.kill(os.getpid(), signal.SIGKILL)
     connection.send(Ready())
-    connection.recv()
-    connection.send(Finished())
+    connection.send(Finished(connection.recv().number))
     connection.recv()
 
 
@@ -90,7 +89,7 @@ def stops_in_mid_sentence(connection: Connection, setup: Any) -> None:
     if unit.number < 100:
         os.write(connection.fileno(), struct.pack("!i", 1000) + b"half of it")
         os.kill(os.getpid(), signal.SIGSTOP)
-    connection.send(Finished())
+    connection.send(Finished(unit.number))
     connection.recv()
 
 
@@ -109,7 +108,8 @@ def breaks(connection: Connection, setup: Any) -> None:
     """Its device fails with the first unit."""
     connection.send(Ready())
     unit = connection.recv()
-    connection.send(Broken(RuntimeError("CUDA error")) if unit.number < 100 else Finished())
+    error = Broken(RuntimeError("CUDA error"))
+    connection.send(error if unit.number < 100 else Finished(unit.number))
     connection.recv()
 
 
@@ -144,8 +144,7 @@ def only_one_begins(connection: Connection, setup: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     connection.send(Ready())
     while True:
-        connection.recv()
-        connection.send(Finished())
+        connection.send(Finished(connection.recv().number))
 
 
 def test_a_place_where_nobody_can_begin_is_left_alone(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +19,9 @@ from pipeline.config_ray import RayExecutorConfig
 from pipeline.errors import ConfigError
 from pipeline.executor_ray import RayWorkers
 from pipeline.journal import Journal
-from pipeline.local_worker import Broken, Finished, Ready, Stop
+from pipeline.local_worker import Broken, Ready, Stop
 from pipeline.ray_worker import Here, Lacking
-from pipeline.work import Progress, Unit
+from pipeline.work import Finished, Progress, Unit
 
 HERE = Here(1, "node-a", "")
 
@@ -33,22 +33,30 @@ class RayError(Exception):
 class FakeActor:
     """Answers calls from a script: lists of messages, errors, or None while nothing comes back.
 
-    The last answer is given again and again.
+    The last answer is given again and again. What is said of a unit is said of the oldest one that
+    it was given and has not finished.
     """
 
     def __init__(self, script: Sequence[Any]) -> None:
         self._script = list(script)
+        self._units: list[int] = []
         self.told: list[Any] = []
         self.begin = SimpleNamespace(remote=lambda setup, place: self._call())
         self.ask = SimpleNamespace(remote=self._ask)
 
     def _ask(self, message: Any) -> Any:
         self.told.append(message)
+        self._units += [message.number] if isinstance(message, Unit) else []
         return self._call()
 
     def _call(self) -> Any:
         answer = self._script.pop(0) if len(self._script) > 1 else self._script[0]
-        return Call(answer)
+        return Call([self._named(said) for said in answer] if isinstance(answer, list) else answer)
+
+    def _named(self, said: Any) -> Any:
+        if isinstance(said, Finished):
+            return Finished(self._units.pop(0))
+        return replace(said, unit=self._units[0]) if isinstance(said, Progress) else said
 
 
 class Late:
@@ -98,6 +106,7 @@ class FakeRay:
         return self.actors[-1]
 
     def wait(self, calls: list[Call], **options: Any) -> tuple[list[Call], list[Call]]:
+        threading.Event().wait(0.002)  # an answer takes its time
         return [call for call in calls if call.answer is not None], []
 
     def get(self, call: Call) -> Any:
@@ -123,6 +132,7 @@ class FakeQueue:
         self._waiting = [Unit(number, (), {}) for number in range(1, units + 1)]
         self._out: list[int] = []
         self.fates: list[tuple[Any, ...]] = []
+        self.beside: list[int] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -137,6 +147,10 @@ class FakeQueue:
         unit = self._waiting.pop(0)
         self._out.append(unit.number)
         return unit
+
+    def take_beside(self, units: Iterable[Unit]) -> Unit | None:
+        self.beside += [unit.number for unit in units]
+        return self.take()
 
     def note(self, unit: Unit, progress: Progress) -> None:
         self.fates.append(("noted", unit.number, progress.computed))
@@ -189,7 +203,7 @@ class Run:
         return found
 
 
-DONE = [[Progress("verb", computed=2)], [Progress("verb", computed=1), Finished()], []]
+DONE = [[Progress("verb", computed=2)], [Progress("verb", computed=1), Finished(0)], []]
 
 
 def test_units_are_given_to_who_is_ready_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +282,7 @@ def test_what_is_said_while_the_coordinator_is_away_is_heard(
 ) -> None:
     """A commit waits for storage: the call before brings nothing, the one after it does."""
     said = [Progress("verb", computed=1)]
-    ray = FakeRay([HERE, [Ready()], [], said, [], said, [], [Finished()], []])
+    ray = FakeRay([HERE, [Ready()], [], said, [], said, [], [Finished(0)], []])
     run = Run(monkeypatch, ray, worker_stall_seconds=0.5)
     executor = RayWorkers(RayExecutorConfig(name="ray", worker_stall_seconds=0.5), print)
     queue: Any = run.queue
@@ -279,8 +293,8 @@ def test_what_is_said_while_the_coordinator_is_away_is_heard(
 
 
 def test_waiting_for_a_unit_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 15), [Finished()], []]
-    ray = FakeRay(slow, [HERE, [Ready()], [Finished()], []])
+    slow = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 15), [Finished(0)], []]
+    ray = FakeRay(slow, [HERE, [Ready()], [Finished(0)], []])
     run = Run(monkeypatch, ray, units=2, workers=2, worker_stall_seconds=0.05)
     killed = []
 
@@ -303,8 +317,8 @@ def test_waiting_for_room_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None
 def test_who_dies_without_a_unit_is_not_replaced_when_none_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slow = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 9), [Finished()], []]
-    ray = FakeRay(slow, [HERE, [Ready()], [Finished()], [], RayError("gone")])
+    slow = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 9), [Finished(0)], []]
+    ray = FakeRay(slow, [HERE, [Ready()], [Finished(0)], [], RayError("gone")])
     run = Run(monkeypatch, ray, units=2, workers=2)
     run.all()
     assert len(ray.actors) == 2
@@ -332,7 +346,7 @@ def test_only_false_starts_in_turn_end_a_run(monkeypatch: pytest.MonkeyPatch) ->
 def test_actors_that_cannot_begin_do_not_end_those_that_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    works = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 9), [Finished()], *DONE]
+    works = [HERE, [Ready()], *([[Progress("verb", computed=1)]] * 9), [Finished(0)], *DONE]
     ray = FakeRay(works, *[[RayError("no disk")]] * 20)
     run = Run(monkeypatch, ray, units=2, workers=2)
     run.all()
@@ -368,18 +382,47 @@ def test_a_video_that_only_a_worker_lacks_ends_the_run(
 def test_a_video_that_is_gone_everywhere_is_the_units_affair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = FakeRay([HERE, [Ready()], [Lacking(tmp_path / "a.mp4"), Finished()], []])
+    ray = FakeRay([HERE, [Ready()], [Lacking(tmp_path / "a.mp4"), Finished(0)], []])
     run = Run(monkeypatch, ray)
     run.all()
     assert run.queue.fates == [("done", 1)]
 
 
+def test_who_has_a_unit_gets_the_next_one_until_few_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = [Progress("verb", computed=1)]
+    ray = FakeRay(
+        [HERE, [Ready()], said, [Finished(0)], said, [Finished(0)], *[[Finished(0)], []] * 2]
+    )
+    run = Run(monkeypatch, ray, units=4)
+    run.all()
+    assert [fate[1] for fate in run.queue.fates if fate[0] == "done"] == [1, 2, 3, 4]
+    assert [fate[1] for fate in run.queue.fates if fate[0] == "noted"] == [1, 2]
+    # It never had three, and the last one was kept until it had nothing to do.
+    assert run.queue.beside == [1, 2]
+    told = [message.number for message in ray.actors[0].told if isinstance(message, Unit)]
+    assert told == [1, 2, 3, 4]
+
+
+def test_a_worker_that_dies_loses_both_its_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [HERE, [Ready()], [Progress("verb", computed=2)], RayError("died")]
+    ends = [[Finished(0)], []] * 3
+    ray = FakeRay(first, [HERE, [Ready()], [], *ends])
+    run = Run(monkeypatch, ray, units=3)
+    run.all()
+    lost = [fate[1] for fate in run.queue.fates if fate[0] == "lost"]
+    assert lost == [2, 1]  # so that the first of them is the first again
+    told = [message.number for message in ray.actors[1].told if isinstance(message, Unit)]
+    assert told == [101, 102, 3]
+
+
 def test_stop_reaches_who_works_and_nobody_else_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    works = [HERE, [Ready()], [Progress("verb", computed=1)], [], [Finished()], []]
+    works = [HERE, [Ready()], [Progress("verb", computed=1)], [], [Finished(0)], []]
     ray = FakeRay(works, [None])
-    run = Run(monkeypatch, ray, units=4, workers=2)
+    run = Run(monkeypatch, ray, units=3, workers=2)
 
     def look() -> None:
         if run.queue.fates:
@@ -441,7 +484,7 @@ def test_a_worker_that_takes_anothers_place_is_given_time(monkeypatch: pytest.Mo
 
 
 def test_only_those_that_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    works = [HERE, [Ready()], [Progress("verb", computed=1)], [], [], [], [], [], [Finished()], []]
+    works = [HERE, [Ready()], [Progress("verb", computed=1)], [], [], [], [], [], [Finished(0)], []]
     ray = FakeRay(works, [None], [None])
     run = Run(monkeypatch, ray, units=3, workers=3, cpus_per_worker=2)
     run.all(Looks(run, Clock(monkeypatch), {1: 31.0}))

@@ -238,10 +238,9 @@ def test_a_task_that_is_killed_loses_only_what_was_not_written(
     spoken_of = sum(len(event["receipt"]["slots"]) for event in rows)
     (merged,) = merge_jobs(tmp_path / "store")
     (task,) = merged.tasks
-    assert (task.end, task.reason) == (
-        "lost",
-        "it ended without a word, at videos 'kitchen_a'",
-    )
+    assert task.end == "lost"
+    at_work = task.reason.removeprefix("it ended without a word, at videos ")
+    assert at_work in ("'kitchen_a'", "'kitchen_a', 'kitchen_b'")  # the next unit may have begun
     assert 0 < spoken_of < task.stored < ROWS  # the third shard was whole, and is taken in
     assert find_jobs(tmp_path / "store") == []
     report = run(tmp_path)

@@ -307,48 +307,55 @@ def test_a_plain_script_is_not_run_again(videos: list[Path], tmp_path: Path) -> 
     assert done.stdout.split() == ["begun", "5"]
 
 
-def test_processes_stay_for_the_next_videos(videos: list[Path]) -> None:
-    decoder = pool(processes=2)
-    first, _ = collect(decoder, [work(videos[0]), work(videos[1])])
-    pids = decoder.pids
-    again, failures = collect(decoder, [work(videos[1]), work(videos[0])])
-    assert (decoder.pids, failures) == (pids, {})
-    assert len(pids) == 2
-    assert again.keys() == first.keys()
-    for key, value in first.items():
-        np.testing.assert_array_equal(again[key], value, err_msg=key)
-
-
 def test_no_more_processes_start_than_there_are_videos(videos: list[Path]) -> None:
     decoder = pool(processes=3)
-    collect(decoder, [work(videos[0])])
-    assert len(decoder.pids) == 1
-
-
-def test_who_is_in_the_middle_of_a_video_does_not_stay(videos: list[Path]) -> None:
-    decoder = pool(processes=1, ring_nbytes=4 * 16 * 16 * 3)  # one clip at a time
     with closing(decoder.decode([work(videos[0])], GEOMETRIES)) as decoded:
         next(item for item in decoded if item is not None)
-        (pid,) = decoder.pids
-    assert decoder.pids == []
-    assert has_ended(pid)
-    frames, failures = collect(decoder, [work(videos[0])])
-    assert (len(frames), failures) == (5, {})
+        assert len(decoder.pids) == 1
+
+
+def test_videos_may_come_later(videos: list[Path]) -> None:
+    came: list[str] = []
+
+    def works() -> Iterator[VideoWork | None]:
+        yield work(videos[0])
+        while len(came) < 5:
+            yield None
+        yield work(videos[1])
+
+    decoder = pool(processes=2)
+    for item in decoder.decode(works(), GEOMETRIES):
+        assert not isinstance(item, Progress)
+        came += [] if item is None else [item.row.video_id]
+    assert came == ["a"] * 5 + ["b"] * 5
 
 
 def test_who_dies_between_videos_is_replaced(videos: list[Path]) -> None:
     decoder = pool(processes=1)
-    collect(decoder, [work(videos[0])])
-    os.kill(decoder.pids[0], signal.SIGKILL)
-    frames, failures = collect(decoder, [work(videos[1])])
-    assert (len(frames), failures) == (5, {})
+    died: list[int] = []
+    frames: set[str] = set()
+
+    def works() -> Iterator[VideoWork | None]:
+        yield work(videos[0])
+        while len(frames) < 5:
+            yield None
+        yield None
+        died.extend(decoder.pids)
+        os.kill(died[0], signal.SIGKILL)
+        yield work(videos[1])
+
+    for item in decoder.decode(works(), GEOMETRIES):
+        assert not isinstance(item, Progress)
+        frames |= set() if item is None else {item.row.key}
+    assert len(frames) == 10
+    assert has_ended(died[0])
 
 
-def test_closing_ends_the_processes(videos: list[Path]) -> None:
+def test_the_processes_end_with_their_work(videos: list[Path]) -> None:
     decoder = pool(processes=2)
-    collect(decoder, [work(path) for path in videos])
-    pids = decoder.pids
-    decoder.close()
+    with closing(decoder.decode([work(path) for path in videos], GEOMETRIES)) as decoded:
+        next(item for item in decoded if item is not None)
+        pids = decoder.pids
     assert (len(pids), decoder.pids) == (2, [])
     assert all(has_ended(pid) for pid in pids)
 

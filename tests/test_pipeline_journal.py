@@ -276,7 +276,11 @@ def test_workers_are_known_from_events(tmp_path: Path) -> None:
     journal.event("unit_lost", unit=5, reason="signal SIGKILL")
     journal.event("worker_ended", worker="worker 1", pid=12, reason="signal SIGKILL")
     assert told[-2:] == [["worker 0: f", "worker 1: waiting"], ["worker 0: f"]]
+    journal.event("unit_started", unit=7, worker="worker 0", videos=["g"])
+    assert told[-1] == ["worker 0: f"]  # the next one waits
     journal.event("unit_finished", unit=6, worker="worker 0")
+    assert told[-1] == ["worker 0: g"]
+    journal.event("unit_finished", unit=7, worker="worker 0")
     assert told[-1] == ["worker 0: waiting"]
 
     def workers() -> list[dict[str, Any]]:

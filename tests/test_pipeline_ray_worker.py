@@ -55,7 +55,7 @@ def test_messages_go_in_and_come_out_in_order(
         unit = line.recv()
         line.send(Progress("verb", computed=unit.number))
         assert line.recv() == Stop()
-        line.send(Finished())
+        line.send(Finished(unit.number))
         line.recv()
 
     worker = serve_with(monkeypatch, serve)
@@ -64,7 +64,7 @@ def test_messages_go_in_and_come_out_in_order(
     assert here.pid == os.getpid()
     assert said_by(worker, until=Ready) == [Ready()]
     assert said_by(worker, unit_of(), until=Progress) == [Progress("verb", computed=7)]
-    assert said_by(worker, Stop(), until=Finished) == [Finished()]
+    assert said_by(worker, Stop(), until=Finished) == [Finished(7)]
 
 
 def test_a_worker_says_that_it_is_there_before_it_loads_torch() -> None:

@@ -189,3 +189,26 @@ def test_rows_that_are_computed_again_do_not_count_twice() -> None:
     queue.note(unit, Progress("verb", computed=12))
     queue.note(unit, stored(unit, "a", range(8)))
     assert [(p.stage, p.computed, p.failures) for p in lose(queue, unit)] == [("verb", -4, ())]
+
+
+def test_a_worker_may_have_the_next_unit_beside_its_own() -> None:
+    queue, _ = make_queue([planned(f"v{number}", 10) for number in range(8)])
+    first = taken(queue)
+    second = queue.take_beside([first])
+    assert second is not None
+    assert names(second) == ["v1"]
+    assert len(queue) == 6
+    for _ in range(6):
+        taken(queue)
+    assert queue.take_beside([first]) is None
+
+
+def test_what_a_dead_worker_had_is_tried_with_nothing_beside_it() -> None:
+    queue, _ = make_queue([planned(f"v{number}", 10) for number in range(8)])
+    first = taken(queue)
+    lose(queue, taken(queue))
+    assert queue.take_beside([first]) is None  # the next in turn is what is left of a unit
+    again = taken(queue)
+    assert names(again) == ["v1"]
+    assert queue.take_beside([again]) is None
+    assert names(queue.take_beside([first])) == ["v2"]

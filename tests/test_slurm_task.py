@@ -57,8 +57,8 @@ def after_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]]
     def install(act: Callable[[], None]) -> None:
         note, acts = TaskJournal.note, [act]
 
-        def noting(self: TaskJournal, unit: int, progress: Any) -> Any:
-            keys = note(self, unit, progress)
+        def noting(self: TaskJournal, progress: Any) -> Any:
+            keys = note(self, progress)
             if keys and acts:
                 acts.pop()()
             return keys
