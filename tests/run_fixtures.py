@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from experiment_fixtures import Silent, make_experiment, settings
+from experiment_fixtures import Silent, make_experiment, settings, write_boxes, write_labels
+from video_files import write_video
 
 from pipeline.experiment import resolve
 from pipeline.run import run_experiment
@@ -38,6 +39,19 @@ class Acting(Silent):
         act, self._act = self._act, None
         if act is not None:
             act()
+
+
+def make_five_videos(folder: Path) -> None:
+    """Where `run` finds them: enough units for a worker to have the next one beside its own."""
+    make_experiment(folder)
+    names = [f"kitchen_{letter}" for letter in "abcde"]
+    for number, name in enumerate(names):
+        write_video(folder / "videos" / f"{name}.mp4", num_frames=60 + 6 * number, rate_fps=30)
+    segments = [
+        (f"{name}{k}", name, k + 0.2, k + 0.8, k, 1, "val") for name in names for k in (0, 1)
+    ]
+    write_labels(folder / "labels.csv", segments)
+    write_boxes(folder / "boxes.csv", names)
 
 
 def run(folder: Path, *overrides: str, act: Any = None, **options: Any) -> RunReport:

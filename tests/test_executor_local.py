@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from experiment_fixtures import Silent, make_experiment, write_boxes, write_labels
-from run_fixtures import TWO_WORKERS, Contents, contents, events, run
-from video_files import write_video
+from experiment_fixtures import Silent, make_experiment
+from run_fixtures import TWO_WORKERS, Contents, contents, events, make_five_videos, run
 
 from pipeline.errors import ConfigError
 from pipeline.experiment import resolve
@@ -92,19 +91,6 @@ def test_workers_that_cannot_begin_end_the_run(
             reporter=Silent(),
             stop=threading.Event(),
         )
-
-
-def make_five_videos(folder: Path) -> None:
-    """Enough units for a worker to have the next one beside its own."""
-    make_experiment(folder)
-    names = [f"kitchen_{letter}" for letter in "abcde"]
-    for number, name in enumerate(names):
-        write_video(folder / "videos" / f"{name}.mp4", num_frames=60 + 6 * number, rate_fps=30)
-    segments = [
-        (f"{name}{k}", name, k + 0.2, k + 0.8, k, 1, "val") for name in names for k in (0, 1)
-    ]
-    write_labels(folder / "labels.csv", segments)
-    write_boxes(folder / "boxes.csv", names)
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])

@@ -22,6 +22,7 @@ from run_fixtures import (
     contents,
     events,
     is_alive,
+    make_five_videos,
     run,
     wait_for,
 )
@@ -50,37 +51,51 @@ class Starting(Silent):
             act()
 
 
+@pytest.fixture(scope="module")
+def undisturbed_five(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    folder = tmp_path_factory.mktemp("five")
+    make_five_videos(folder)
+    assert run(folder).complete
+    return contents(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_workers_killed_at_random(tmp_path: Path, undisturbed: Contents, seed: int) -> None:
+def test_workers_killed_at_random(tmp_path: Path, undisturbed_five: Contents, seed: int) -> None:
+    make_five_videos(tmp_path)
     chance, over, kills = random.Random(seed), threading.Event(), set[int]()
 
-    def kill_some() -> None:
-        """Workers that have a unit; a video that ends three of them is to blame for it."""
-        while not over.wait(chance.uniform(0.0, 1.0)) and len(kills) < 2:
-            pids = {e["worker"]: e["pid"] for e in events(tmp_path, "worker_started")}
-            busy = {pids[e["worker"]] for e in events(tmp_path, "unit_started")}
-            if busy - kills:
-                pid = chance.choice(sorted(busy - kills))
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                    kills.add(pid)
+    def kill_one() -> None:
+        """Of those that had a unit."""
+        pids = {e["worker"]: e["pid"] for e in events(tmp_path, "worker_started")}
+        busy = {pids[e["worker"]] for e in events(tmp_path, "unit_started")} - kills
+        if busy:
+            pid = chance.choice(sorted(busy))
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                kills.add(pid)
 
-    killer = threading.Thread(target=kill_some)
+    def kill_more() -> None:
+        """Not for ever: a video that ends three workers is to blame for it."""
+        while not over.wait(chance.uniform(0.0, 1.0)) and len(kills) < 2:
+            kill_one()
+
+    killer = threading.Thread(target=kill_more)
     killer.start()
     try:
-        report = run(tmp_path, TWO_WORKERS)
+        report = run(tmp_path, TWO_WORKERS, act=kill_one)
     finally:
         over.set()
         killer.join()
     assert kills
+    assert [failure for stage in report.stages for failure in stage.failures] == []
     assert report.complete
-    assert contents(tmp_path) == undisturbed
-    # Two units at first, and another for what was left of each that was lost: nothing else is
-    # done twice, and no row is committed twice.
+    assert contents(tmp_path) == undisturbed_five
+    # A unit for each video at first, and another for what was left of each that was lost: nothing
+    # else is done twice, and no row is committed twice.
     lost = len(events(tmp_path, "unit_lost"))
-    assert len(events(tmp_path, "unit_started")) == 2 + lost <= 2 + len(kills)
-    rows = sum(map(len, undisturbed.values()))
+    assert len(events(tmp_path, "unit_started")) == 5 + lost <= 5 + 2 * len(kills)
+    rows = sum(map(len, undisturbed_five.values()))
     assert sum(event["rows"] for event in events(tmp_path, "committed")) == rows
 
 
