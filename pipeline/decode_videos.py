@@ -58,7 +58,8 @@ def decode_video(
             failures = [
                 row_failure(row, error) for (stage, _), row in left.items() if stage == name
             ]
-            yield Progress(name, failures=failures)
+            if failures:
+                yield Progress(name, failures=failures)
 
 
 def _decode(

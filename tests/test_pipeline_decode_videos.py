@@ -79,6 +79,15 @@ def test_a_video_written_to_while_it_is_read_gives_no_more_rows(work: VideoWork)
     assert failures == dict.fromkeys("bc", "VideoChanged")
 
 
+def test_nothing_is_said_of_a_stage_none_of_whose_rows_fail(work: VideoWork) -> None:
+    decoded = decode_video(work, GEOMETRIES)
+    items = [next(decoded), next(decoded)]  # all rows of the first stage
+    os.utime(work.video.path, ns=(0, 0))
+    items += decoded
+    assert outcome(items) == (["a", "b"], {"c": "VideoChanged"})
+    assert [i.stage for i in items if isinstance(i, Progress)] == ["objects"]
+
+
 @pytest.mark.parametrize("kind", ["file", "frames", "tar"])
 def test_a_row_whose_video_changed_by_its_last_frame_is_none(
     work: VideoWork,
