@@ -22,8 +22,8 @@ Where to look:
     decoding for it                        decoder; decode_pool, decode_process, decode_limits,
                                            decode_worker, frame_ring;
                                            decode_videos, decode_pass; prefetch
-    what it says                           run_report, timings, console, head_console; journal,
-                                           journal_files, worker_board, status_view;
+    what it says                           run_report, timings, console, tables, head_console;
+                                           journal, journal_files, worker_board, status_view;
                                            error_classes, reproduce
     training backbones                     stage_one, finetune, finetune_*
     training heads                         head_rows, maps_reader, head_runs, head_metrics,

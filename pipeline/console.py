@@ -6,11 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,10 +20,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from pipeline.error_classes import class_name
+from pipeline.tables import FittingTable, table
 
 if TYPE_CHECKING:  # they load torch, which looking at a store does not need
     from pipeline.experiment import Experiment, MissingVideo
@@ -43,7 +41,6 @@ __all__ = [
     "print_failures",
     "print_missing",
     "print_run",
-    "table",
 ]
 
 MAX_LINES_SHOWN = 20
@@ -116,21 +113,6 @@ class ProgressReporter:
         self._progress.stop()
 
 
-def table(
-    title: str,
-    columns: Mapping[str, str] | Sequence[tuple[str, str]],
-    rows: Sequence[Sequence[Any]],
-) -> Table:
-    """A table whose columns are named and justified ("left" or "right")."""
-    made = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-    for name, justify in columns.items() if isinstance(columns, Mapping) else columns:
-        last = len(made.columns) == len(columns) - 1
-        made.add_column(name, justify="right" if justify == "right" else "left", no_wrap=not last)
-    for row in rows:
-        made.add_row(*(value if isinstance(value, Text) else Text(str(value)) for value in row))
-    return made
-
-
 def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
     """Videos that are not there, and how much waits for them."""
     for missing in videos[:MAX_LINES_SHOWN]:
@@ -196,7 +178,7 @@ def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
         console.print("interrupted: what was finished is stored; the same command goes on")
 
 
-def _run_table(report: RunReport) -> Table:
+def _run_table(report: RunReport) -> FittingTable:
     rows = []
     for stage in report.stages:
         rate = format_rate(stage.made / stage.seconds) if stage.made and stage.seconds else ""
@@ -215,7 +197,7 @@ def _run_table(report: RunReport) -> Table:
         )
     numbers = ("present", "made", "failed", "skipped", "written", "seconds", "rate")
     columns = {"stage": "left", "key": "left", **dict.fromkeys(numbers, "right")}
-    return table("Run", columns, rows)
+    return table("Run", columns, rows, spare=("key", "seconds"))
 
 
 def _print_timings(console: Console, report: RunReport) -> None:

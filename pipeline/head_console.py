@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from pipeline.console import table
 from pipeline.head_metrics import Measured, Untrained
 from pipeline.head_runs import Evaluated
+from pipeline.tables import table
 
 __all__ = ["print_measured"]
 

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.config import ExperimentConfig
-from pipeline.console import table
 from pipeline.job_folder import DamagedJobError
 from pipeline.job_report import JobReport, TaskReport, in_words, look_at_jobs
 from pipeline.merge import merge_jobs
+from pipeline.tables import FittingTable, table
 
-__all__ = ["print_jobs", "show_merge"]
+__all__ = ["job_table", "print_jobs", "show_merge"]
 
 
 def show_merge(config: ExperimentConfig, console: Console) -> bool:
@@ -23,7 +23,7 @@ def show_merge(config: ExperimentConfig, console: Console) -> bool:
     if not reports:
         console.print(Text(f"{config.store.path}: no jobs"))
     for report in reports:
-        console.print(_table(report))
+        console.print(job_table(report))
         _print_trouble(console, report)
     tasks = [task for report in reports for task in report.tasks]
     return not any(task.end == "lost" or task.failed for task in tasks)
@@ -38,7 +38,8 @@ def print_jobs(console: Console, store: Path) -> None:
         console.print(Text(str(error), style="red"))
 
 
-def _table(report: JobReport) -> object:
+def job_table(report: JobReport) -> FittingTable:
+    """A line for each task of a job."""
     columns = {"task": "right", "state": "left", "end": "left"}
     columns |= dict.fromkeys(("rows", "stored", "failed", "out", "missing"), "right")
     rows = [(task.number, task.state, task.end, *_counts(task)) for task in report.tasks]

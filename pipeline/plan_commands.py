@@ -18,7 +18,6 @@ from pipeline.console import (
     format_seconds,
     print_boxless,
     print_missing,
-    table,
 )
 from pipeline.errors import MENDABLE, in_words
 from pipeline.executor_checks import check_executor
@@ -35,8 +34,9 @@ from pipeline.plan import (
 )
 from pipeline.rates import Rate, measure_rates, past_rates
 from pipeline.stored import open_if_there, remember
+from pipeline.tables import FittingTable, table
 
-__all__ = ["Plan", "make_plan", "show_plan"]
+__all__ = ["Plan", "make_plan", "plan_table", "show_plan"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ def show_plan(
         print(json.dumps(_document(config, plan), indent=2))
         return plan.exit_code
     if plan.stages:
-        console.print(_table(plan))
+        console.print(plan_table(plan))
+        for reason, stages in _reasons(plan).items():
+            console.print(Text(f"{', '.join(stages)}: {reason}"))
         print_jobs(console, config.store.path)
         console.print(_summary(config, plan))
     print_missing(console, plan.missing)
@@ -150,7 +152,16 @@ def _rates(
     return rates | (measure_rates(experiment, plans, measure) if measure else {})
 
 
-def _table(plan: Plan) -> Any:
+def _reasons(plan: Plan) -> dict[str, list[str]]:
+    """Why there is something to do or nothing, and the stages of which that is so."""
+    reasons: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        reasons.setdefault(stage.reason, []).append(stage.stage)
+    return reasons
+
+
+def plan_table(plan: Plan) -> FittingTable:
+    """A line for each stage."""
     some_out = any(stage.out for stage in plan.stages)
     rows = [
         (
@@ -163,7 +174,6 @@ def _table(plan: Plan) -> Any:
             f"{stage.missing:,}",
             _size(stage.nbytes, at_most=stage.at_most) if stage.missing else "",
             _time(stage),
-            stage.reason,
         )
         for stage in plan.stages
     ]
@@ -171,7 +181,7 @@ def _table(plan: Plan) -> Any:
     out = ("out",) if some_out else ()
     numbers = ("wanted", "present", "failed", *out, "to do", "to write", "takes")
     columns |= dict.fromkeys(numbers, "right")
-    return table("Plan", {**columns, "why": "left"}, rows)
+    return table("Plan", columns, rows, spare=("key",))
 
 
 def _summary(config: ExperimentConfig, plan: Plan) -> Text:
@@ -192,7 +202,7 @@ def _summary(config: ExperimentConfig, plan: Plan) -> Text:
 
 
 def _size(nbytes: int, *, at_most: bool) -> str:
-    return f"{'at most ' * at_most}{format_nbytes(nbytes)}"
+    return f"{'≤ ' * at_most}{format_nbytes(nbytes)}"
 
 
 def _time(stage: StageForecast) -> str:

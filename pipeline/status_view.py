@@ -13,12 +13,13 @@ from rich.text import Text
 
 from pipeline.config import ExperimentConfig
 from pipeline.config_executor import worker_count
-from pipeline.console import format_nbytes, format_rate, format_seconds, table
+from pipeline.console import format_nbytes, format_rate, format_seconds
 from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment
 from pipeline.journal_files import LiveRun, read_live
 from pipeline.plan import StagePlan
 from pipeline.rates import past_rates
+from pipeline.tables import table
 from pipeline.worker_board import WorkerLine
 from stores.base import Store
 
@@ -133,7 +134,7 @@ def render(status: Status) -> RenderableType:
     numbers = ("wanted", "present", "missing", "failed", "size", "rate")
     columns |= dict.fromkeys(numbers, "right")
     title = f"{status.config.name} in {status.config.store.path}"
-    return Group(table(title, columns, rows), *_classes(status), *_run(status.run))
+    return Group(table(title, columns, rows, spare=("key",)), *_classes(status), *_run(status.run))
 
 
 def _classes(status: Status) -> list[Text]:

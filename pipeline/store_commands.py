@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from pipeline.console import format_nbytes, table
+from pipeline.console import format_nbytes
 from pipeline.errors import ConfigError
+from pipeline.tables import table
 from stores.base import FeatureStore, GenerationInfo, GenerationInUseError, Leftovers, Store
 from stores.manifest_db import MANIFEST_FILE
 from stores.marker import restore_marker

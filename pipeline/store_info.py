@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.console import format_nbytes, table
+from pipeline.console import format_nbytes
+from pipeline.tables import table
 from stores.base import ArraySpec, FeatureStore, GenerationInfo, Store
 from stores.registry import open_store
 
@@ -68,7 +69,7 @@ def _generations_table(title: str, opened: Sequence[tuple[GenerationInfo, Featur
     ]
     columns = {"stage": "left", "key": "left", "rows": "right", "failed": "right"}
     columns |= {"size": "right", "compression": "left", "shards of": "left", "created": "left"}
-    return table(title, columns, rows)
+    return table(title, columns, rows, spare=("shards of", "compression"))
 
 
 def _nbytes(made: FeatureStore) -> int:
@@ -82,7 +83,8 @@ def _outputs_table(opened: Sequence[tuple[GenerationInfo, FeatureStore]]) -> Any
         for name, spec in made.specs.items()
     ]
     columns = ("stage", "key", "output", "one row", "dtype", "units", "is")
-    return table("Outputs", dict.fromkeys(columns, "left"), rows)
+    named = dict.fromkeys(columns, "left")
+    return table("Outputs", named, rows, spare=("key", "units"))
 
 
 def _shape(spec: ArraySpec) -> str:

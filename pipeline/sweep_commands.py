@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from heads.training_log import EpochReport
-from pipeline import console as shown
+from pipeline import tables as shown
 from pipeline.sweep import Outcome, run_sweep
 from pipeline.sweep_plan import Sweep, SweepRun, plan_sweep
 from pipeline.sweep_table import (

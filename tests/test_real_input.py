@@ -96,7 +96,7 @@ def run_example(name: str, size: Size, folder: Path, overrides: Sequence[str], s
 
     plan = symbio("plan", *arguments)
     assert plan.code == 0
-    planned = table_rows(plan.out, ["to do", "why"])
+    planned = table_rows(plan.out, ["to do", "takes"])
     assert {stage: int(row["to do"]) for stage, row in planned.items()} == wanted
     for expected in (wanted, dict.fromkeys(wanted, 0)):
         run = symbio("run", *arguments)
