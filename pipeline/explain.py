@@ -1,8 +1,8 @@
 """Why rows of a stage are missing.
 
-A row is looked for by its content. Where it is not found, what is stored under its *name* says what
-has changed since: another content of the video, or other times. Settings of the whole stage are the
-business of `explain_settings`.
+Rows whose video is gone, or that lack rows they are made from, are told here; what is stored under
+a row's name tells of the others (`explain_rows`), and settings of the whole stage are the business
+of `explain_settings`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice, product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment
+from pipeline.explain_rows import ReasonName, RowReason, StoredNames, info_of, of_video
 from pipeline.explain_settings import Nearest, nearest_generation
 from pipeline.generations import open_generation
 from pipeline.plan import StagePlan
-from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stage_rows import StageRows
 from pipeline.stages import AlignedStage, ObjectsStage, Stage
-from stores.base import FeatureStore, RowInfo, Store
+from stores.base import FeatureStore, Store
 from stores.row_keys import key_texts, packed_array
 
 __all__ = [
@@ -33,40 +33,10 @@ __all__ = [
     "ReasonName",
     "RowReason",
     "explain_stage",
-    "info_of",
     "why_missing",
 ]
 
 MAX_EXAMPLES = 3
-# docs/extraction.md says what each is.
-ReasonName = Literal[
-    "no_generation",
-    "new_video",
-    "never_made",
-    "content_changed",
-    "times_changed",
-    "upstream_missing",
-    "upstream_failed",
-    "upstream_changed",
-    "video_gone",
-    "failed",
-]
-SAME_SECONDS = 5e-7  # times are whole microseconds
-
-
-@dataclass(frozen=True)
-class RowReason:
-    """Why one row is missing.
-
-    Attributes:
-        name: stable, for programs.
-        text: the same for people.
-        about: the video, where it is a matter of one; reasons of a name are told apart by it.
-    """
-
-    name: ReasonName
-    text: str
-    about: str = ""
 
 
 @dataclass
@@ -140,14 +110,9 @@ def why_missing(
         yield RowReason("no_generation", "no row was ever made with these settings"), rest
         return
     has_boxes = isinstance(plan.stage, ObjectsStage) and plan.stage.boxes is not None
-    known = _Stored(plan.generation, has_boxes=has_boxes)
+    known = StoredNames(plan.generation, has_boxes=has_boxes)
     for number, row in enumerate(rest):
         yield known.why(info_of(row)), rest[number : number + 1]
-
-
-def info_of(row: VideoRow | DerivedRow) -> RowInfo:
-    """What people know of a row."""
-    return row.info if isinstance(row, DerivedRow) else row.info(clamped=False)
 
 
 Sifted = tuple[list[tuple[RowReason, StageRows[Any]]], StageRows[Any]]
@@ -163,7 +128,7 @@ def _without_video(experiment: Experiment, store: Store | None, todo: StageRows[
             continue
         left &= ~mine
         video = experiment.videos[source_id]
-        reason = _of_video(video.video_id, "video_gone", f"{video.path} is not there any more")
+        reason = of_video(video.video_id, "video_gone", f"{video.path} is not there any more")
         groups.append((reason, todo.take(mine)))
     return groups, todo.take(left)
 
@@ -227,39 +192,6 @@ class _Upstream:
         return Counter(self._classes[int(n)] for n in numbers if int(n) in self._classes)
 
 
-def _of_video(video_id: str, name: ReasonName, text: str) -> RowReason:
-    return RowReason(name, f"video {video_id}: {text}", video_id)
-
-
-class _Stored:
-    """What a generation holds, by the names that people know."""
-
-    def __init__(self, generation: FeatureStore, *, has_boxes: bool) -> None:
-        self._stage = generation.stage
-        self._has_boxes = has_boxes
-        self._infos = {info.clip_id: info for info in generation.infos(generation.keys())}
-        self._videos = {info.video_id for info in self._infos.values()}
-
-    def why(self, row: RowInfo) -> RowReason:
-        """Why a row is not there, whose video is and whose upstream rows are."""
-        video = row.video_id
-        old = self._infos.get(row.clip_id)
-        if old is None and row.video_id not in self._videos:
-            return _of_video(video, "new_video", "it is new, no row of it was ever made")
-        if old is None:
-            return _of_video(video, "never_made", "not made yet, as others of it are")
-        if not _same_times(old, row):
-            return _of_video(
-                video, "times_changed", f"frames were at {_times(old)} and are at {_times(row)}"
-            )
-        if self._stage == AlignedStage.name:
-            return _of_video(video, "upstream_changed", "rows it is made from were made anew")
-        boxes = " or the boxes given for it" if self._has_boxes else ""
-        return _of_video(
-            video, "content_changed", f"its content{boxes} changed: rows are of what it was"
-        )
-
-
 def _gather(
     found: Iterable[tuple[RowReason, StageRows[Any]]], plan: StagePlan[Any]
 ) -> list[Reason]:
@@ -277,14 +209,3 @@ def _gather(
     for reason, rows in found:
         add(reason, len(rows), (info_of(row).clip_id for row in rows))
     return sorted(reasons.values(), key=lambda reason: -reason.rows)
-
-
-def _same_times(one: RowInfo, other: RowInfo) -> bool:
-    first = abs(one.first_seconds - other.first_seconds)
-    return max(first, abs(one.last_seconds - other.last_seconds)) < SAME_SECONDS
-
-
-def _times(info: RowInfo) -> str:
-    if info.first_seconds == info.last_seconds:
-        return f"{info.first_seconds:g} s"
-    return f"{info.first_seconds:.2f}–{info.last_seconds:.2f} s"

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.error_classes import Retry
 from pipeline.experiment import Experiment
-from pipeline.explain import info_of
+from pipeline.explain_rows import info_of
 from pipeline.generations import provenance_of
 from pipeline.plan import StagePlan, plan_aligned
 from pipeline.rates import Rate

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pipeline.error_classes import class_name
 from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment
-from pipeline.explain import info_of, why_missing
+from pipeline.explain import why_missing
+from pipeline.explain_rows import info_of
 from pipeline.journal_files import run_logs
 from pipeline.plan import StagePlan
 from pipeline.rows import DerivedRow, VideoRow

@@ -273,6 +273,32 @@ def test_rows_that_failed_and_trying_one_again(tmp_path: Path) -> None:
     assert files_of(tmp_path / "store") == stored
 
 
+def test_rows_that_failed_before_their_video_or_label_changed(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path)
+    video = tmp_path / "videos" / "kitchen_b.mp4"
+    video.write_text("not a video")
+    assert symbio("run", config, "--quiet").code == 1
+    video.write_text("not a video either")
+    assert reasons(config, "verb") == {"failed_before": 2}
+    (reason,) = explained(config, "verb")["reasons"]
+    assert reason["text"] == (
+        "video kitchen_b: failed then as unreadable_video; its times or content have changed since"
+    )
+    (reason,) = explained(config, "objects")["reasons"]
+    assert (reason["name"], reason["rows"]) == ("failed_before", 5)
+    assert "; its content or the boxes given for it have changed" in reason["text"]
+    new = ("b2", "kitchen_b", 0.2, 0.9, 1, 1, "val")
+    write_labels(config.parent / "labels.csv", [*SEGMENTS, new])
+    found = {reason["name"]: reason for reason in explained(config, "verb")["reasons"]}
+    assert {name: reason["rows"] for name, reason in found.items()} == {
+        "failed_before": 2,
+        "never_made": 1,
+    }
+    assert found["never_made"]["text"] == (
+        "video kitchen_b: not made yet; others of it failed as unreadable_video"
+    )
+
+
 def test_one_row_that_is_stored(finished: Path) -> None:
     found = explained(finished, "aligned", "--clip", "kitchen_a/a0/1", "--try")
     assert (found["state"], found["video"], found["tried"]) == (
