@@ -41,7 +41,7 @@ MAX_EXAMPLES = 3
 
 @dataclass
 class Reason:
-    """Why several rows are missing. ``text``: of the first; ``examples``: names of some."""
+    """Why several rows are missing. ``text``: for people; ``examples``: names of some."""
 
     name: ReasonName
     text: str
@@ -196,11 +196,16 @@ def _gather(
     found: Iterable[tuple[RowReason, StageRows[Any]]], plan: StagePlan[Any]
 ) -> list[Reason]:
     reasons: dict[tuple[str, str], Reason] = {}
+    of_several: dict[tuple[str, str], str] = {}  # of the first row, as the text is
 
     def add(reason: RowReason, rows: int, names: Iterable[str]) -> None:
-        made = reasons.setdefault((reason.name, reason.about), Reason(reason.name, reason.text))
+        place = (reason.name, reason.about)
+        made = reasons.setdefault(place, Reason(reason.name, reason.text))
         made.rows += rows
         made.examples += islice(names, MAX_EXAMPLES - len(made.examples))
+        several = of_several.setdefault(place, reason.of_several)
+        if several and made.rows > 1:
+            made.text = several
 
     for failure in plan.failures:
         name = class_name(failure.error_class)

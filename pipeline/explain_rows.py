@@ -41,11 +41,13 @@ class RowReason:
         name: stable, for programs.
         text: the same for people.
         about: the video, where it is a matter of one; reasons of a name are told apart by it.
+        of_several: for people, where it is the reason of several rows and ``text`` is of one alone.
     """
 
     name: ReasonName
     text: str
     about: str = ""
+    of_several: str = ""
 
 
 def info_of(row: VideoRow | DerivedRow) -> RowInfo:
@@ -80,9 +82,10 @@ class StoredNames:
         if old is None:
             return self._never_stored(row)
         if not _same_times(old, row):
-            return of_video(
-                video, "times_changed", f"frames were at {_times(old)} and are at {_times(row)}"
-            )
+            then, now = _times(old), _times(row)
+            text = f"video {video}: frames were at {then} and are at {now}"
+            several = f"video {video}: frames are at other times, such as {then} then and {now} now"
+            return RowReason("times_changed", text, video, several)
         if self._stage == AlignedStage.name:
             return of_video(video, "upstream_changed", "rows it is made from were made anew")
         boxes = " or the boxes given for it" if self._has_boxes else ""

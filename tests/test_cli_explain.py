@@ -233,6 +233,14 @@ def test_labels_that_moved(copied: Path) -> None:
     assert found["times_changed"] == (
         "video kitchen_b: frames were at 0.37–0.57 s and are at 0.47–0.67 s"
     )
+    moved_more = ("b1", "kitchen_b", 1.1, 2.0, 0, 0, "val")
+    assert moved_more[:2] == SEGMENTS[3][:2]
+    write_labels(copied.parent / "labels.csv", [*SEGMENTS[:2], moved, moved_more, elsewhere])
+    found = {reason["name"]: reason for reason in explained(copied, "verb")["reasons"]}
+    assert (found["times_changed"]["rows"], found["times_changed"]["text"]) == (
+        2,
+        "video kitchen_b: frames are at other times, such as 0.37–0.57 s then and 0.47–0.67 s now",
+    )
     video.unlink()
     assert explained(copied, "verb")["missing_videos"] == {"kitchen_c": f"{video}: no such file"}
     done = symbio("explain", copied, "--stage", "verb", "--clip", "kitchen_c/c0/0")
