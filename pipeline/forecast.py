@@ -33,7 +33,8 @@ class StageForecast:
 
     Attributes:
         wanted, present, failed, missing: rows; failed ones are left alone.
-        waiting: rows whose video is gone, or that are made from rows nobody can make.
+        waiting: rows whose video is gone, or that are made from rows that failed, whose video is
+            gone, or that jobs are making.
         out: rows that jobs on a cluster are making.
         row_nbytes: of one row, uncompressed.
         nbytes: of the shards to be written; the most there can be where `at_most`.
@@ -76,7 +77,7 @@ def forecast(
         present=plan.present,
         failed=plan.failed,
         missing=missing,
-        waiting=plan.absent,
+        waiting=plan.waiting,
         out=plan.out,
         reason=plan.reason,
         row_nbytes=plan.row_nbytes,

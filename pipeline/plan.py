@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import open_generation, planned_specs
 from pipeline.rows import DerivedRow, VideoRow
 from pipeline.stage_rows import StageRows
-from pipeline.stages import STAGE_NAMES, AlignedStage, Stage, VideoStage
+from pipeline.stages import STAGE_NAMES, Stage, VideoStage
 from pipeline.videos import Video
 from pipeline.work import VideoWork
 from stores.base import ArraySpec, Failure, FeatureStore, Store
@@ -33,6 +33,10 @@ __all__ = [
     "without_waiting",
 ]
 
+# What rows wait for; the later ones keep them waiting longer.
+OUT, GONE, FAILED = "rows that jobs are making", "missing videos", "rows that failed"
+WAITS = ("", OUT, GONE, FAILED)
+
 AnyRow = TypeVar("AnyRow", VideoRow, DerivedRow)
 
 
@@ -46,7 +50,7 @@ class StagePlan(Generic[AnyRow]):
         failures: of rows that failed before and are left alone unless they are retried.
         generation: what holds this stage's rows under its key; None before its first row.
         specs: outputs of one row.
-        absent: rows that wait for a video that is gone, or for rows that are not going to be made.
+        waits: rows that a run would leave out, though they did not fail, by what they wait for.
         out: rows that jobs on a cluster are making.
     """
 
@@ -56,7 +60,7 @@ class StagePlan(Generic[AnyRow]):
     failures: Sequence[Failure]
     generation: FeatureStore | None
     specs: Mapping[str, ArraySpec]
-    absent: int = 0
+    waits: Mapping[str, int] = field(default_factory=dict)
     out: int = 0
 
     @property
@@ -65,20 +69,25 @@ class StagePlan(Generic[AnyRow]):
         return len(self.failures)
 
     @property
+    def waiting(self) -> int:
+        """Rows that wait for something."""
+        return sum(self.waits.values())
+
+    @property
     def present(self) -> int:
         """Rows that are stored."""
-        return self.wanted - len(self.todo) - self.failed - self.absent - self.out
+        return self.wanted - len(self.todo) - self.failed - self.waiting - self.out
 
     @property
     def reason(self) -> str:
         """Why there is something to do, or nothing, in words."""
-        reason = self._todo_reason
-        if not self.absent:
-            return reason
-        is_derived = isinstance(self.stage, AlignedStage)
-        what = "rows that failed or whose video is missing" if is_derived else "missing videos"
-        waits = f"{self.absent:,} row{'s wait' if self.absent > 1 else ' waits'} for {what}"
-        return f"{reason}; {waits}" if self.todo else waits
+        told = [
+            f"{rows:,} row{'s wait' if rows > 1 else ' waits'} for {what}"
+            for what, rows in self.waits.items()
+        ]
+        if self.todo or not told:
+            told.insert(0, self._todo_reason)
+        return "; ".join(told)
 
     @property
     def _todo_reason(self) -> str:
@@ -184,7 +193,7 @@ def without_absent(
     for name, plan in plans.items():
         there = [source not in gone for source in plan.todo.source_ids]
         todo = plan.todo.take(np.array(there, dtype=bool)[plan.todo.sources])
-        kept[name] = replace(plan, todo=todo, absent=len(plan.todo) - len(todo))
+        kept[name] = replace(plan, todo=todo, waits=_some({GONE: len(plan.todo) - len(todo)}))
     missing = [
         MissingVideo(video, f"{video.path}: not there any more", wanted[source_id], "rows")
         for source_id, video in experiment.videos.items()
@@ -194,22 +203,35 @@ def without_absent(
 
 
 def without_waiting(
-    plan: StagePlan[DerivedRow], upstream: Mapping[str, StagePlan[VideoRow]]
+    plan: StagePlan[DerivedRow],
+    upstream: Mapping[str, StagePlan[VideoRow]],
+    out: Mapping[str, Collection[str]],
 ) -> StagePlan[DerivedRow]:
     """A plan without rows that no run can make: one they are made from is neither there nor to do.
 
     Args:
-        upstream: plans of the stages it reads, by name.
+        upstream: plans of the stages it reads, by name, without rows that are out or absent.
+        out: keys of rows that somebody is making, by stage key.
     """
-    can = np.ones(len(plan.todo), dtype=bool)
+    worst = np.zeros(len(plan.todo), dtype=np.int8)  # what keeps a row from being made, if anything
     for name, made in upstream.items():
         keys, numbers = plan.todo.upstream(name)
+        states = np.full(len(keys), WAITS.index(GONE), dtype=np.int8)
+        states[np.isin(keys, packed_array(out.get(made.stage.key, ())))] = WAITS.index(OUT)
+        failed = packed_array(failure.row_key for failure in made.failures)
+        states[np.isin(keys, failed)] = WAITS.index(FAILED)
         there = np.isin(keys, made.todo.keys)
         if made.generation is not None:
             there |= made.generation.holds(keys)
-        can &= there[numbers].all(axis=1)
-    todo = plan.todo.take(can)
-    return replace(plan, todo=todo, absent=plan.absent + len(plan.todo) - len(todo))
+        states[there] = 0
+        worst = np.maximum(worst, states[numbers].max(axis=1, initial=0))
+    waits = _some({what: int((worst == WAITS.index(what)).sum()) for what in WAITS[:0:-1]})
+    return replace(plan, todo=plan.todo.take(worst == 0), waits=waits)
+
+
+def _some(counts: Mapping[str, int]) -> dict[str, int]:
+    """Those that are not 0."""
+    return {what: rows for what, rows in counts.items() if rows}
 
 
 def without_out(

@@ -118,11 +118,12 @@ def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) ->
         with open_if_there(config.store.path) as store:
             plans = plan_all(experiment, store)
             by_name = {p.stage.name: p for p in plans if p.stage.name in experiment.video_stages}
-            left = without_out(by_name, rows_of_jobs(config.store.path))
+            out = rows_of_jobs(config.store.path)
+            left = without_out(by_name, out)
             there, gone = without_absent(experiment, left)
             upstream = {stage.name: there[stage.name] for stage in experiment.aligned.upstream}
             plans = [
-                there.get(plan.stage.name) or without_waiting(plan, upstream) for plan in plans
+                there.get(plan.stage.name) or without_waiting(plan, upstream, out) for plan in plans
             ]
             can_measure = measure is not None and not problems
             rates = _rates(config, experiment, plans, measure if can_measure else None)

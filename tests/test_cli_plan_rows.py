@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from cli_fixtures import ALL_ROWS, by_stage, planned, symbio, write_experiment
 
+from pipeline.config_file import load_config
+from pipeline.experiment import resolve
 from stores.registry import open_store
 
 
@@ -58,7 +60,7 @@ def test_rows_that_would_be_left_out(config: Path) -> None:
     # Nor would a run make what is aligned from them.
     assert by_stage(document, "missing") == dict.fromkeys(ALL_ROWS, 0)
     assert by_stage(document, "waiting") == {**dict.fromkeys(ALL_ROWS, 0), "aligned": 2}
-    why = "2 rows wait for rows that failed or whose video is missing"
+    why = "2 rows wait for rows that failed"
     assert by_stage(document, "reason")["aligned"] == why
 
 
@@ -73,3 +75,31 @@ def test_aligned_rows_wait_for_a_video_that_is_gone(
         assert (by_stage(document, "missing")[name], by_stage(document, "waiting")[name]) == (4, 2)
     reason = by_stage(document, "reason")["verb"]
     assert reason == "first run with these settings; 2 rows wait for missing videos"
+    assert by_stage(document, "reason")["aligned"] == reason
+
+
+def test_aligned_rows_wait_for_what_jobs_are_making(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = by_stage(planned(config), "key")
+    experiment = resolve(load_config(config, ()))
+    rows = {stage.key: [*stage.rows(experiment.table)] for stage in experiment.stages.values()}
+    out = {key: {row.key for row in rows[key]} for key in (keys["verb"], keys["noun"])}
+    monkeypatch.setattr("pipeline.plan_commands.rows_of_jobs", lambda path: out)
+    document = planned(config)
+    assert by_stage(document, "out") == {"verb": 6, "noun": 6, "objects": 0, "aligned": 0}
+    assert by_stage(document, "waiting")["aligned"] == ALL_ROWS["aligned"]
+    assert by_stage(document, "reason") == {
+        "verb": "jobs are making them",
+        "noun": "jobs are making them",
+        "objects": "first run with these settings",
+        "aligned": "6 rows wait for rows that jobs are making",
+    }
+    (config.parent / "videos" / "kitchen_b.mp4").write_text("not a video")
+    assert symbio("run", config, "--stage", "objects", "--quiet").code == 1
+    experiment = resolve(load_config(config, ()))
+    verb = experiment.stages["verb"]
+    out = {verb.key: {row.key for row in verb.rows(experiment.table)}}
+    assert by_stage(planned(config, code=1), "reason")["aligned"] == (
+        "2 rows wait for rows that failed; 4 rows wait for rows that jobs are making"
+    )
