@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # they load torch, which looking at a store does not need
 __all__ = [
     "ProgressReporter",
     "by_number",
+    "count_rows",
     "format_nbytes",
     "format_rate",
     "format_seconds",
@@ -173,13 +174,18 @@ def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
     if any(stage.skipped for stage in report.stages):
         console.print("rows were skipped because rows they are made from are not there")
     if left := sum(stage.left for stage in report.stages):
-        console.print(f"{left:,} rows are still to be made, by jobs that go on or the next run")
+        out = sum(stage.out for stage in report.stages)
+        by_jobs = f", {out:,} of them by jobs that go on" if out else ""
+        console.print(
+            f"{count_rows(left)} {'is' if left == 1 else 'are'} still to be made{by_jobs}"
+        )
     if report.interrupted:
         console.print("interrupted: what was finished is stored; the same command goes on")
 
 
 def _run_table(report: RunReport) -> FittingTable:
     rows = []
+    some_left = any(stage.left for stage in report.stages)
     for stage in report.stages:
         rate = format_rate(stage.made / stage.seconds) if stage.made and stage.seconds else ""
         rows.append(
@@ -190,12 +196,14 @@ def _run_table(report: RunReport) -> FittingTable:
                 f"{stage.made:,}",
                 f"{len(stage.failures) + stage.failed_before:,}",
                 f"{stage.skipped:,}",
+                *([f"{stage.left:,}"] if some_left else []),
                 format_nbytes(stage.nbytes) if stage.nbytes else "",
                 f"{stage.seconds:,.1f}" if stage.made else "",
                 rate,
             )
         )
-    numbers = ("present", "made", "failed", "skipped", "written", "seconds", "rate")
+    left = ("left",) if some_left else ()
+    numbers = ("present", "made", "failed", "skipped", *left, "written", "seconds", "rate")
     columns = {"stage": "left", "key": "left", **dict.fromkeys(numbers, "right")}
     return table("Run", columns, rows, spare=("key", "seconds"))
 
@@ -225,6 +233,11 @@ def _print_timings(console: Console, report: RunReport) -> None:
                 f"stage {stage.stage} ran out of memory and went on with batches of "
                 f"{stage.batch_size}; set stages.{stage.stage}.batch_size"
             )
+
+
+def count_rows(rows: int) -> str:
+    """1 → "1 row"; 1200 → "1,200 rows"."""
+    return f"{rows:,} row{'s' * (rows != 1)}"
 
 
 def format_rate(rows_per_second: float) -> str:

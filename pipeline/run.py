@@ -13,6 +13,8 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
 
+import numpy as np
+
 from pipeline.checks import check_space, refuse
 from pipeline.config_slurm import SlurmExecutorConfig
 from pipeline.error_classes import Retry
@@ -22,6 +24,7 @@ from pipeline.forecast import surely_needed_nbytes
 from pipeline.generations import create_generation
 from pipeline.job_report import in_words, rows_out
 from pipeline.journal import LIVE_FILE, Journal
+from pipeline.keys import Keys
 from pipeline.merge import merge_jobs
 from pipeline.plan import StagePlan, plan_videos, planned_videos, without_absent, without_out
 from pipeline.record import Recorder
@@ -35,7 +38,7 @@ from pipeline.unit_queue import UnitQueue
 from pipeline.workbench import replaced_weights
 from stores.base import Store
 from stores.registry import open_store
-from stores.row_keys import key_texts
+from stores.row_keys import key_texts, packed_array
 
 __all__ = ["run_experiment"]
 
@@ -70,17 +73,31 @@ def run_experiment(
         experiment.memo.save()
         experiment.known.save()
         planned = plan_videos(experiment, store, stages, retry_failed=retry_failed)
-        plans, gone = without_absent(experiment, without_out(planned, rows_out(jobs)))
+        out = rows_out(jobs)
+        plans, gone = without_absent(experiment, without_out(planned, out))
         needed = surely_needed_nbytes(experiment, store, plans, stages, retry_failed)
         refuse(check_space(config.store.path, needed))
         with closing(_journal(store, reporter, source)) as journal:
             log = RunLog(journal, experiment, stages, reporter.say)
             reports = _run_videos(experiment, store, plans, reporter, log, stop)
             if experiment.aligned.name in stages:
-                reports.append(run_aligned(experiment, store, retry_failed, reporter, log, stop))
+                coming = _coming(plans, out)
+                reports.append(
+                    run_aligned(experiment, store, retry_failed, coming, reporter, log, stop)
+                )
             report = RunReport(reports, [*experiment.missing_videos, *gone], stop.is_set())
             log.finished(report)
     return report
+
+
+def _coming(
+    plans: Mapping[str, StagePlan[VideoRow]], out: Mapping[str, Collection[str]]
+) -> dict[str, Keys]:
+    """Keys of rows that were to be made, by stage: by this run, or by jobs."""
+    return {
+        name: np.concatenate([plan.todo.keys, packed_array(out.get(plan.stage.key, ()))])
+        for name, plan in plans.items()
+    }
 
 
 def _journal(store: Store, reporter: Reporter, source: ConfigSource | None) -> Journal:

@@ -10,12 +10,14 @@ from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.aligner import Aligner
 from pipeline.error_classes import Retry
 from pipeline.experiment import Experiment
 from pipeline.generations import create_generation, open_generation
+from pipeline.keys import Keys
 from pipeline.patience import Patience
 from pipeline.plan import plan_aligned
 from pipeline.record import Recorder
@@ -24,10 +26,11 @@ from pipeline.run_log import RunLog
 from pipeline.run_report import Reporter, StageReport, stage_report
 from pipeline.run_setup import stage_shards
 from pipeline.shard_thread import ShardThread
-from pipeline.stage_rows import readable
+from pipeline.stage_rows import StageRows, readable
 from pipeline.work import Progress, row_failure
 from stores.base import CorruptRowError, Failure, FeatureStore, Row, Store
 from stores.checks import allocate
+from stores.row_keys import packed_array
 
 __all__ = ["run_aligned"]
 
@@ -40,11 +43,17 @@ def run_aligned(
     experiment: Experiment,
     store: Store,
     retry_failed: Retry,
+    coming: Mapping[str, Keys],
     reporter: Reporter,
     log: RunLog,
     stop: threading.Event,
 ) -> StageReport:
-    """Make every aligned row that is missing and whose upstream rows are stored."""
+    """Make every aligned row that is missing and whose upstream rows are stored.
+
+    Args:
+        coming: by stage, keys of rows that were to be made; what is made from those of them that
+            were neither made nor failed is left, not skipped.
+    """
     aligned = experiment.aligned
     opened = {stage.name: open_generation(store, stage) for stage in aligned.upstream}
     readers = {name: reader for name, reader in opened.items() if reader is not None}
@@ -54,8 +63,10 @@ def run_aligned(
     specs = {name: reader.specs for name, reader in readers.items()}
     plan = plan_aligned(experiment, store, specs, retry_failed=retry_failed)
     report = stage_report(plan)
-    rows = plan.todo.take(readable(plan.todo, readers))
-    report.skipped = len(plan.todo) - len(rows)
+    ready = readable(plan.todo, readers)
+    rows = plan.todo.take(ready)
+    report.left = int((_will_be_readable(plan.todo, readers, coming) & ~ready).sum())
+    report.skipped = len(plan.todo) - len(rows) - report.left
     if not rows:
         return report
     generation = create_generation(experiment, store, aligned, plan.specs)
@@ -70,9 +81,22 @@ def run_aligned(
         for progress in made:
             recorder.take(progress)
         recorder.commit()
-    report.left = len(rows) - report.made - len(report.failures)
+    report.left += len(rows) - report.made - len(report.failures)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _will_be_readable(
+    rows: StageRows[DerivedRow], readers: Readers, coming: Mapping[str, Keys]
+) -> NDArray[np.bool_]:
+    """(n,) whether all upstream rows of a row are stored, or still to be made."""
+    found = np.ones(len(rows), dtype=np.bool_)
+    for name, reader in readers.items():
+        keys, numbers = rows.upstream(name)
+        failed = np.isin(keys, packed_array(failure.row_key for failure in reader.failures()))
+        to_come = np.isin(keys, coming.get(name, packed_array(()))) & ~failed
+        found &= (reader.holds(keys) | to_come)[numbers].all(axis=1)
+    return found
 
 
 def _make(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pipeline.experiment import MissingVideo
 from pipeline.plan import StagePlan
+from pipeline.stages import AlignedStage
 from pipeline.timings import Timings
 from pipeline.worker_board import WorkerLine
 from stores.base import Failure
@@ -43,8 +44,9 @@ class Reporter(Protocol):
 class StageReport:
     """What became of one stage in a run.
 
-    ``skipped``: derived rows that wait for upstream rows that are not there. ``left``: rows that
-    are still to be made, by jobs on a cluster or by the next run; ``out``: of them, by jobs.
+    ``skipped``: derived rows that wait for upstream rows that are not there, nor were to be made.
+    ``left``: rows that are still to be made, by jobs on a cluster or by the next run; ``out``: of
+    them, by jobs, which make no derived rows.
     ``batch_size``: of stages with a network that ran; less than wanted if memory ran out.
     """
 
@@ -81,8 +83,9 @@ class RunReport:
 
     @property
     def handed_over(self) -> bool:
-        """Whether jobs make all that is left; rows made from those may have been skipped."""
-        troubled = any(s.failures or s.failed_before or s.left != s.out for s in self.stages)
+        """Whether jobs make all that is left, but for rows made from those."""
+        unmade = any(s.left != s.out for s in self.stages if s.stage != AlignedStage.name)
+        troubled = unmade or any(s.failures or s.failed_before for s in self.stages)
         out = any(stage.out for stage in self.stages)
         return out and not (self.interrupted or self.missing_videos or troubled)
 

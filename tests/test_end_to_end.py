@@ -5,6 +5,7 @@ Forward passes are counted where they happen, so that "nothing was done" is seen
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -21,12 +22,15 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from cli_fixtures import table_rows
 from experiment_fixtures import SEGMENTS, Silent, make_experiment, write_boxes, write_labels
+from rich.console import Console
 from video_files import write_video
 
 from extractors.clip_network import ClipNetwork
 from extractors.given_boxes import GivenBoxesExtractor
 from pipeline import head_runs
+from pipeline.console import print_run
 from pipeline.errors import AnnotationError
 from pipeline.experiment import resolve
 from pipeline.run import run_experiment
@@ -268,6 +272,14 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path) -> None:
     assert not report.complete
     kept = made(report)
     assert 0 < sum(kept.values()) < sum(ALL.values())
+    assert {stage.stage: stage.made + stage.left for stage in report.stages} == ALL
+    assert [stage.skipped for stage in report.stages] == [0, 0, 0, 0]
+    out = io.StringIO()
+    print_run(Console(file=out, width=80), report, quiet=False)
+    left = sum(stage.left for stage in report.stages)
+    assert f"{left} rows are still to be made\n" in out.getvalue()
+    assert table_rows(out.getvalue(), ["left"])["aligned"]["left"] == "6"
+    assert "skipped because" not in out.getvalue()
     rest = made(run(tmp_path))
     assert {name: kept.get(name, 0) + rest.get(name, 0) for name in ALL} == ALL
 

@@ -6,6 +6,7 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from pipeline.console import (
@@ -113,3 +114,18 @@ def test_workers_stand_below_the_bars() -> None:
     bar = max(place for place, line in enumerate(places) if line.startswith("verb"))
     assert "worker 0: P01_01, P01_02 and 3 more" in places[bar + 1]
     assert "worker 1: waiting" in places[bar + 2]
+
+
+@pytest.mark.parametrize(
+    ("left", "out", "said"),
+    [
+        (1, 0, "1 row is still to be made"),
+        (1290, 0, "1,290 rows are still to be made"),
+        (1290, 290, "1,290 rows are still to be made, 290 of them by jobs that go on"),
+    ],
+)
+def test_rows_that_are_left_are_told_with_who_makes_them(left: int, out: int, said: str) -> None:
+    stages = [StageReport("verb", "0" * 64, wanted=1300, present=0, left=left, out=out)]
+    to = io.StringIO()
+    print_run(Console(file=to, width=80), RunReport(stages, (), interrupted=False), quiet=True)
+    assert to.getvalue().splitlines() == [said]
