@@ -13,7 +13,7 @@ from pipeline.journal_files import last_event, run_logs
 from pipeline.plan import StagePlan, planned_videos
 from pipeline.stages import AlignedStage, Stage
 
-__all__ = ["Rate", "measure_rates", "past_rates", "share_out"]
+__all__ = ["Rate", "last_rates", "measure_rates", "past_rates", "share_out"]
 
 MOST_LOGS = 50  # a year of weekly runs
 
@@ -59,10 +59,30 @@ def past_rates(store: Path, stages: Iterable[Stage], device: str, workers: int) 
         store: folder of the store.
         workers: of the run that is planned, at least 1.
     """
-    logs = run_logs(store)[:MOST_LOGS]
-    ends = {log.name: event for log in logs if (event := last_event(log)) is not None}
+    ends = _ends(store)
     found = {stage.name: _largest(ends, stage, device, workers) for stage in stages}
     return {name: rate for name, rate in found.items() if rate is not None}
+
+
+def last_rates(store: Path, stages: Iterable[Stage]) -> dict[str, float]:
+    """By stage, rows per second on the clock of the last run that made rows with its settings.
+
+    It is what the table of that run says. Stages that are made together share its seconds, so this
+    is less than their `Rate`, each stage by itself.
+    """
+    rates: dict[tuple[str, str], float] = {}
+    for event in _ends(store).values():  # the last run first
+        for ran in event.get("stages", ()) if event.get("event") == "run_finished" else ():
+            if ran["rows"] and ran.get("seconds"):
+                rates.setdefault((ran["stage"], ran["key"]), ran["rows"] / ran["seconds"])
+    found = {stage.name: rates.get((stage.name, stage.key)) for stage in stages}
+    return {name: rate for name, rate in found.items() if rate is not None}
+
+
+def _ends(store: Path) -> dict[str, dict[str, Any]]:
+    """What the last runs said last, by the name of the log; the last run first."""
+    logs = run_logs(store)[:MOST_LOGS]
+    return {log.name: event for log in logs if (event := last_event(log)) is not None}
 
 
 def _largest(

@@ -12,13 +12,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pipeline.config import ExperimentConfig
-from pipeline.config_executor import worker_count
 from pipeline.console import format_nbytes, format_rate, format_seconds
 from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment
 from pipeline.journal_files import LiveRun, read_live
 from pipeline.plan import StagePlan
-from pipeline.rates import past_rates
+from pipeline.rates import last_rates
 from pipeline.tables import table
 from pipeline.worker_board import WorkerLine
 from stores.base import Store
@@ -30,7 +29,8 @@ __all__ = ["Status", "look", "look_again", "render"]
 class StageStatus:
     """One stage.
 
-    ``rows`` and ``failures`` are of its generation, also those that others want; ``rate``: rows/s.
+    ``rows`` and ``failures`` are of its generation, also those that others want; ``rate``:
+    rows made per second on the clock, by the run that goes on or by the last one.
     """
 
     stage: str
@@ -59,17 +59,10 @@ def look(experiment: Experiment, store: Store | None, plans: Sequence[StagePlan[
     config = experiment.config
     run = read_live(config.store.path)
     sizes = _sizes(store)
-    rates = past_rates(
-        config.store.path,
-        [plan.stage for plan in plans],
-        config.device,
-        worker_count(config.executor),
-    )
+    rates = last_rates(config.store.path, [plan.stage for plan in plans])
     stages = []
     for plan in plans:
         rows, failures, nbytes = sizes.get((plan.stage.name, plan.stage.key), (0, 0, 0))
-        past = rates.get(plan.stage.name)
-        past_speed = None if past is None else past.rows_per_second
         stages.append(
             StageStatus(
                 stage=plan.stage.name,
@@ -80,7 +73,7 @@ def look(experiment: Experiment, store: Store | None, plans: Sequence[StagePlan[
                 rows=rows,
                 failures=failures,
                 nbytes=nbytes,
-                rate=_live_rate(run, plan.stage.name) or past_speed,
+                rate=_live_rate(run, plan.stage.name) or rates.get(plan.stage.name),
                 classes=Counter(class_name(f.error_class) for f in plan.failures),
             )
         )

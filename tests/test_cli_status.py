@@ -67,6 +67,16 @@ def test_what_is_stored_and_what_failed(config: Path) -> None:
     assert "works on it" not in done.out
 
 
+def test_the_rate_is_that_of_the_runs_table(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path)
+    run = table_rows(symbio("run", config).out, ["made", "rate"])
+    status = table_rows(symbio("status", config).out, COLUMNS)
+    assert set(run) == set(ALL_ROWS)
+    assert {name: row["rate"] for name, row in status.items()} == {
+        name: row["rate"] for name, row in run.items()
+    }
+
+
 def test_who_works_on_it(config: Path, journal: Journal) -> None:
     out = symbio("status", config).out
     assert f"a run on host {socket.gethostname()}, pid {os.getpid()}, works on it, for " in out

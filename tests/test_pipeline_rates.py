@@ -11,7 +11,7 @@ from experiment_fixtures import make_experiment
 from pipeline import rates
 from pipeline.experiment import Experiment, resolve
 from pipeline.journal import Journal
-from pipeline.rates import Rate, past_rates, share_out
+from pipeline.rates import Rate, last_rates, past_rates, share_out
 
 
 def test_seconds_are_shared_out_by_what_each_stage_was_busy() -> None:
@@ -89,3 +89,23 @@ def test_a_rate_grows_with_gpus_only(tmp_path: Path) -> None:
     # On a CPU that of a run with as many workers, else of the largest run, as it is.
     assert [rates("cpu", n)["verb"].rows_per_second for n in (2, 4, 8)] == [2.0, 4.0, 2.0]
     assert str(rates("cpu", 8)["verb"]) == "as a past run of 2 workers tells"
+
+
+def test_the_last_rate_is_that_of_the_last_runs_table(tmp_path: Path) -> None:
+    experiment = resolve(make_experiment(tmp_path))
+    stages = experiment.stages.values()
+    assert last_rates(tmp_path / "store", stages) == {}
+    (tmp_path / "store").mkdir()
+    key = experiment.stages["verb"].key
+    made = {"stage": "verb", "key": key, "rows": 8, "seconds": 4.0, "own_seconds": 1.0}
+    # The largest run, the last, one of which nothing was made, and one with other settings.
+    for ran in (
+        {**made, "rows": 800},
+        made,
+        {**made, "rows": 0},
+        {**made, "key": "old", "rows": 99},
+    ):
+        journal = Journal(tmp_path / "store")
+        journal.event("run_finished", device="cuda", stages=[ran])
+        journal.close()
+    assert last_rates(tmp_path / "store", stages) == {"verb": 2.0}
