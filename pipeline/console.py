@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -117,11 +118,12 @@ class ProgressReporter:
 def print_missing(console: Console, videos: Sequence[MissingVideo]) -> None:
     """Videos that are not there, and how much waits for them."""
     for missing in videos[:MAX_LINES_SHOWN]:
-        line = f"missing video: {missing.reason} ({missing.count:,} {missing.unit})"
+        unit = missing.unit.removesuffix("s") if missing.count == 1 else missing.unit
+        line = f"missing video: {missing.reason} ({missing.count:,} {unit})"
         console.print(Text(line, style="red"))
-    if len(videos) > MAX_LINES_SHOWN:
-        rest = f"… and {len(videos) - MAX_LINES_SHOWN:,} more missing videos"
-        console.print(Text(rest, style="red"))
+    if rest := max(0, len(videos) - MAX_LINES_SHOWN):
+        more = f"… and {rest:,} more missing video{'s' * (rest > 1)}"
+        console.print(Text(more, style="red"))
 
 
 def print_boxless(console: Console, experiment: Experiment) -> None:
@@ -136,13 +138,12 @@ def print_boxless(console: Console, experiment: Experiment) -> None:
 
 
 def print_failures(console: Console, failures: Mapping[str, Sequence[Failure]]) -> None:
-    """Why rows failed, by stage and video; `symbio failures` lists each row."""
-    lines = [line for stage, found in failures.items() for line in _reasons(stage, found)]
+    """Why rows failed, by video, with their stages; `symbio failures` lists each row."""
+    lines = _reasons(failures)
     for line in lines[:MAX_LINES_SHOWN]:
         console.print(Text(line, style="red"))
-    if len(lines) > MAX_LINES_SHOWN:
-        rest = f"… and {len(lines) - MAX_LINES_SHOWN:,} more reasons"
-        console.print(Text(rest, style="red"))
+    if rest := max(0, len(lines) - MAX_LINES_SHOWN):
+        console.print(Text(f"… and {rest:,} more reason{'s' * (rest > 1)}", style="red"))
     if lines:
         console.print("symbio failures CONFIG lists each row, and how to see it fail again")
 
@@ -153,12 +154,17 @@ def by_number(clip_id: str) -> tuple[list[str | float], str]:
     return [float(part) if i % 2 else part for i, part in enumerate(parts)], clip_id
 
 
-def _reasons(stage: str, failures: Sequence[Failure]) -> list[str]:
-    """A line for all rows of a video that failed alike."""
-    counts = Counter((f.video_id, class_name(f.error_class), f.message) for f in failures)
+def _reasons(failures: Mapping[str, Sequence[Failure]]) -> list[str]:
+    """A line for all rows of a video that failed alike, of whatever stages."""
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    for stage, found in failures.items():
+        for failure in found:
+            alike = (failure.video_id, class_name(failure.error_class), failure.message)
+            counts.setdefault(alike, Counter())[stage] += 1
     return [
-        f"failed: {stage}: video {video_id}: {n:,} row{'s' * (n > 1)}: {name}: {message}"
-        for (video_id, name, message), n in sorted(counts.items())
+        f"failed: {', '.join(stages)}: video {video_id}: {count_rows(stages.total())}: {name}: "
+        f"{message}"
+        for (video_id, name, message), stages in sorted(counts.items(), key=itemgetter(0))
     ]
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.config import ExperimentConfig
-from pipeline.console import MAX_LINES_SHOWN
+from pipeline.console import MAX_LINES_SHOWN, count_rows
 from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment, resolve
 from pipeline.explain import Explanation, explain_stage
@@ -120,23 +120,25 @@ def _tried(error_class: str, message: str, frame: int | None) -> dict[str, Any]:
 
 def _print_stage(console: Console, explained: Explanation) -> None:
     counts = (
-        f"{explained.present:,} of {explained.wanted:,} rows are stored, {explained.missing:,} are "
-        f"missing, {explained.failed:,} failed"
+        f"{explained.present:,} of {count_rows(explained.wanted)} are stored, "
+        f"{explained.missing:,} {'is' if explained.missing == 1 else 'are'} missing, "
+        f"{explained.failed:,} failed"
     )
     console.print(Text(f"{explained.stage} {explained.key[:12]}: {counts}"))
     _print_nearest(console, explained.nearest)
     for reason in explained.reasons[:MAX_LINES_SHOWN]:
-        count = f"{reason.rows:,} row{'s' * (reason.rows > 1)}"
         more = ", …" if reason.rows > len(reason.examples) else ""
-        console.print(Text(f"{count}: {reason.text} ({', '.join(reason.examples)}{more})"))
+        console.print(
+            Text(f"{count_rows(reason.rows)}: {reason.text} ({', '.join(reason.examples)}{more})")
+        )
     if len(explained.reasons) > MAX_LINES_SHOWN:
         rest = len(explained.reasons) - MAX_LINES_SHOWN
-        console.print(f"… and {rest:,} more reasons; --json has them all")
+        console.print(f"… and {rest:,} more reason{'s' * (rest > 1)}; --json has them all")
     for missing in list(explained.missing_videos.values())[:MAX_LINES_SHOWN]:
         console.print(Text(f"missing video: {missing}", style="red"))
     if len(explained.missing_videos) > MAX_LINES_SHOWN:
         rest = len(explained.missing_videos) - MAX_LINES_SHOWN
-        console.print(f"… and {rest:,} more missing videos; --json has them all")
+        console.print(f"… and {rest:,} more missing video{'s' * (rest > 1)}; --json has them all")
 
 
 def _print_nearest(console: Console, nearest: Nearest | None) -> None:
@@ -144,7 +146,7 @@ def _print_nearest(console: Console, nearest: Nearest | None) -> None:
         return
     console.print(
         f"nearest: generation {nearest.key[:12]} of {nearest.created[:10]} with "
-        f"{nearest.rows:,} rows, which differs in (stored → asked for)"
+        f"{count_rows(nearest.rows)}, which differs in (stored → asked for)"
     )
     for difference in nearest.differences:
         console.print(Text(f"    {difference}"))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.config import ExperimentConfig
-from pipeline.console import by_number
+from pipeline.console import by_number, count_rows
 from pipeline.error_classes import class_name, of_classes
 from pipeline.experiment import resolve
 from pipeline.plan import plan_all
@@ -66,7 +66,7 @@ def _none_said(others: Sequence[Failure]) -> str:
         return "no row has failed"
     counts = Counter(class_name(failure.error_class) for failure in others).most_common()
     named = ", ".join(f"{rows:,} {name}" for name, rows in counts)
-    of_others = f"{len(others):,} row{'s' * (len(others) > 1)} of others: {named}"
+    of_others = f"{count_rows(len(others))} of others: {named}"
     return f"no row has failed of what --class names, but {of_others}"
 
 
@@ -92,8 +92,12 @@ def _print(console: Console, source: ConfigSource, stage: str, failures: Iterabl
 
     for (video_id, name, message), group in groupby(sorted(_in_order(failures), key=alike), alike):
         rows = list(group)
-        count = f"{len(rows):,} row{'s' * (len(rows) > 1)}"
-        console.print(Text(f"{stage}: video {video_id}: {count}: {name}: {message}", style="red"))
+        console.print(
+            Text(
+                f"{stage}: video {video_id}: {count_rows(len(rows))}: {name}: {message}",
+                style="red",
+            )
+        )
         for row in rows:
             frame = "" if row.frame is None else f"  frame {row.frame:,}"
             console.print(Text(f"    {row.clip_id}{frame}"))

@@ -95,8 +95,9 @@ class StagePlan(Generic[AnyRow]):
             return "jobs are making them" if self.out else "nothing to do"
         if self.generation is None:
             return "first run with these settings"
-        videos = len(np.unique(self.todo.sources))
-        return f"{len(self.todo):,} rows of {videos:,} video{'s' * (videos > 1)} missing"
+        rows, videos = len(self.todo), len(np.unique(self.todo.sources))
+        of = f"{videos:,} video{'s' * (videos > 1)}"
+        return f"{rows:,} row{'s' * (rows > 1)} of {of} missing"
 
     @property
     def row_nbytes(self) -> int:

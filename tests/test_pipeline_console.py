@@ -50,10 +50,9 @@ FAILURES = {
 
 def test_rows_that_failed_alike_are_one_line() -> None:
     assert lines_of(FAILURES) == [
-        "failed: verb: video a: 1 row: bad_input: inverted",
+        "failed: verb, noun: video a: 2 rows: bad_input: inverted",
         "failed: verb: video a: 1 row: bad_input: too [large] a box",
         "failed: verb: video b: 2 rows: truncated_video: cut off",
-        "failed: noun: video a: 1 row: bad_input: inverted",
         HINT,
     ]
 
@@ -68,7 +67,9 @@ def test_a_dead_long_video_is_one_line_and_reasons_are_limited() -> None:
     assert lines_of(dead) == ["failed: verb: video a: 7,200 rows: bad_input: no picture", HINT]
     several = {"verb": [failure(f"{i:02}/0/0", "no picture") for i in range(MAX_LINES_SHOWN)]}
     assert len(lines_of(several)) == MAX_LINES_SHOWN + 1
-    several["noun"] = [failure("a/0/0", "one"), failure("a/0/0", "two")]
+    several["noun"] = [failure("20/0/0", "one")]
+    assert lines_of(several)[-2:] == ["… and 1 more reason", HINT]
+    several["noun"] += [failure("21/0/0", "two")]
     lines = lines_of(several)
     assert len(lines) == MAX_LINES_SHOWN + 2
     assert lines[-2:] == ["… and 2 more reasons", HINT]
@@ -95,6 +96,12 @@ def test_many_missing_videos_are_a_few_lines_and_a_number() -> None:
     out = io.StringIO()
     print_missing(Console(file=out, width=200), missing[:20])
     assert out.getvalue().splitlines()[-1] == ("missing video: v19.mp4: no such file (1,200 clips)")
+    out = io.StringIO()
+    one = [MissingVideo(video, "v.mp4: no such file", 1)]
+    print_missing(Console(file=out, width=200), [*one, *missing[:20]])
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "missing video: v.mp4: no such file (1 clip)"
+    assert lines[-1] == "… and 1 more missing video"
     out = io.StringIO()
     print_missing(Console(file=out, width=200), missing)
     lines = out.getvalue().splitlines()
