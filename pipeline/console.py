@@ -175,6 +175,10 @@ def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:
         _print_timings(console, report)
     print_missing(console, report.missing_videos)
     print_failures(console, {stage.stage: stage.failures for stage in report.stages})
+    if retried := sum(stage.retried for stage in report.stages):
+        made = sum(stage.retried_made for stage in report.stages)
+        which = f"{count_rows(retried)} that had failed before {'was' if retried == 1 else 'were'}"
+        console.print(f"{which} tried again, {made:,} of them made")
     if any(stage.failed_before for stage in report.stages):
         console.print("rows that failed before were left alone; --retry-failed tries them again")
     if any(stage.skipped for stage in report.stages):

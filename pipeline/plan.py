@@ -52,6 +52,7 @@ class StagePlan(Generic[AnyRow]):
         specs: outputs of one row.
         waits: rows that a run would leave out, though they did not fail, by what they wait for.
         out: rows that jobs on a cluster are making.
+        retried: keys of rows that failed before and are tried again, of ``todo`` as it was planned.
     """
 
     stage: Stage
@@ -62,6 +63,7 @@ class StagePlan(Generic[AnyRow]):
     specs: Mapping[str, ArraySpec]
     waits: Mapping[str, int] = field(default_factory=dict)
     out: int = 0
+    retried: Sequence[str] = ()
 
     @property
     def failed(self) -> int:
@@ -167,16 +169,15 @@ def _plan(
     if generation is None:
         return StagePlan(stage, len(rows), rows, (), None, specs)
     missing = rows.take(~generation.holds(rows.keys))
-    if retry_failed is True or not missing:
+    if not missing:
         return StagePlan(stage, len(rows), missing, (), generation, specs)
     names = set(key_texts(missing.keys))
-    failures = [
-        failure
-        for failure in generation.failures()
-        if failure.row_key in names and not is_retried(failure, retry_failed)
-    ]
+    found = [failure for failure in generation.failures() if failure.row_key in names]
+    failures = [failure for failure in found if not is_retried(failure, retry_failed)]
+    retried = [failure.row_key for failure in found if is_retried(failure, retry_failed)]
     failed = np.isin(missing.keys, packed_array(failure.row_key for failure in failures))
-    return StagePlan(stage, len(rows), missing.take(~failed), failures, generation, specs)
+    todo = missing.take(~failed)
+    return StagePlan(stage, len(rows), todo, failures, generation, specs, retried=retried)
 
 
 def without_absent(

@@ -147,6 +147,7 @@ def _run_videos(
     goes_on = isinstance(slurm, SlurmExecutorConfig) and not slurm.wait and not stop.is_set()
     for name, plan in busy.items():
         left = len(plan.todo) - reports[name].made - len(reports[name].failures)
+        reports[name].count_retried(plan, generations[name])
         reports[name].left += left
         reports[name].out += left if goes_on else 0
         reports[name].seconds = time.monotonic() - started

@@ -81,6 +81,7 @@ def run_aligned(
         for progress in made:
             recorder.take(progress)
         recorder.commit()
+    report.count_retried(plan, generation)
     report.left += len(rows) - report.made - len(report.failures)
     report.seconds = time.monotonic() - started
     return report

@@ -16,7 +16,8 @@ from pipeline.plan import StagePlan
 from pipeline.stages import AlignedStage
 from pipeline.timings import Timings
 from pipeline.worker_board import WorkerLine
-from stores.base import Failure
+from stores.base import Failure, FeatureStore
+from stores.row_keys import packed_array
 
 __all__ = ["Reporter", "RunReport", "StageReport", "stage_report", "write_report"]
 
@@ -46,7 +47,8 @@ class StageReport:
 
     ``skipped``: derived rows that wait for upstream rows that are not there, nor were to be made.
     ``left``: rows that are still to be made, by jobs on a cluster or by the next run; ``out``: of
-    them, by jobs, which make no derived rows.
+    them, by jobs, which make no derived rows. ``retried``: rows that had failed before and were
+    tried again; ``retried_made``: of them, that were made.
     ``batch_size``: of stages with a network that ran; less than wanted if memory ran out.
     """
 
@@ -58,6 +60,8 @@ class StageReport:
     nbytes: int = 0
     failures: list[Failure] = field(default_factory=list)
     failed_before: int = 0
+    retried: int = 0
+    retried_made: int = 0
     skipped: int = 0
     left: int = 0
     out: int = 0
@@ -65,6 +69,14 @@ class StageReport:
     timings: Timings = field(default_factory=Timings)
     batch_size: int | None = None
     batch_size_wanted: int = 0
+
+    def count_retried(self, plan: StagePlan[Any], generation: FeatureStore) -> None:
+        """Put down what became of rows that had failed before, once the stage is done."""
+        retried = packed_array(plan.retried)
+        made = int(generation.holds(retried).sum())
+        failed = {failure.row_key for failure in self.failures}
+        self.retried = made + sum(key in failed for key in plan.retried)
+        self.retried_made = made
 
 
 @dataclass

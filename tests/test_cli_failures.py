@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,9 @@ def test_derived_rows_that_failed_are_left_alone_like_others(tmp_path: Path) -> 
     assert failed(config)["aligned"] == 1
     (found,) = json.loads(symbio("failures", config, "--json").out)["failures"]
     assert (found["stage"], found["clip"], found["class"]) == ("aligned", clip_id, "not_finite")
-    assert failed(config, "--retry-failed", "--class", "not_finite")["aligned"] == 0
+    again = symbio("run", config, "--retry-failed", "--class", "not_finite").out
+    assert "1 row that had failed before was tried again, 1 of them made" in again
+    assert failed(config)["aligned"] == 0
     assert symbio("failures", config).out.strip() == "no row has failed"
 
 
@@ -157,3 +160,25 @@ def test_one_video_can_be_run_alone_and_its_rows_are_found(tmp_path: Path) -> No
         "objects": 5,
         "aligned": 4,
     }
+
+
+def test_a_retry_says_how_many_were_tried_and_made(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path)
+    video = tmp_path / "videos" / "kitchen_b.mp4"
+    video.write_text("not a video")
+    assert "tried again, " not in symbio("run", config).out
+    again = symbio("run", config, "--retry-failed").out
+    assert "9 rows that had failed before were tried again, 0 of them made" in again
+    with open_store(tmp_path / "store", mode="a") as store:
+        for info in store.generations():
+            generation = store.generation(info.stage, info.key)
+            found = generation.failures()
+            generation.clear_failures(failure.row_key for failure in found)
+            if info.stage == "verb":  # as if one of its rows had not failed for its video
+                generation.commit([], [replace(found[0], error_class="ValueError"), found[1]])
+    report = tmp_path / "report.json"
+    options = ("--stage", "verb", "--retry-failed", "--class", "unreadable_video")
+    again = symbio("run", config, *options, "--report", report).out
+    assert "1 row that had failed before was tried again, 0 of them made" in again
+    (stage,) = json.loads(report.read_text())["stages"]
+    assert (stage["retried"], stage["retried_made"], stage["failed_before"]) == (1, 0, 1)
