@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.console import by_number
 from pipeline.error_classes import class_name
 from pipeline.experiment import Experiment
 from pipeline.explain_rows import ReasonName, RowReason, StoredNames, info_of, of_video
@@ -207,7 +208,7 @@ def _gather(
         if several and made.rows > 1:
             made.text = several
 
-    for failure in plan.failures:
+    for failure in sorted(plan.failures, key=lambda failure: by_number(failure.clip_id)):
         name = class_name(failure.error_class)
         text = f"video {failure.video_id}: failed: {name}: {failure.message}"
         add(RowReason("failed", text, text), 1, [failure.clip_id])

@@ -26,15 +26,17 @@ from stores.base import Store
 __all__ = ["explain", "explain_row"]
 
 
-def explain(config: ExperimentConfig, console: Console, stage: str, *, as_json: bool) -> None:
-    """Print why rows of a stage are missing."""
+def explain(
+    config: ExperimentConfig, source: ConfigSource, console: Console, stage: str, *, as_json: bool
+) -> None:
+    """Print why rows of a stage are missing, and how to see rows that failed fail again."""
     experiment = resolve(config)
     with open_if_there(config.store.path) as store:
         explained = explain_stage(experiment, store, _plan(experiment, store, stage))
     if as_json:
         print(json.dumps(explained.to_json(), indent=2))
     else:
-        _print_stage(console, explained)
+        _print_stage(console, explained, source)
 
 
 def explain_row(
@@ -118,7 +120,7 @@ def _tried(error_class: str, message: str, frame: int | None) -> dict[str, Any]:
     }
 
 
-def _print_stage(console: Console, explained: Explanation) -> None:
+def _print_stage(console: Console, explained: Explanation, source: ConfigSource) -> None:
     counts = (
         f"{explained.present:,} of {count_rows(explained.wanted)} are stored, "
         f"{explained.missing:,} {'is' if explained.missing == 1 else 'are'} missing, "
@@ -131,6 +133,9 @@ def _print_stage(console: Console, explained: Explanation) -> None:
         console.print(
             Text(f"{count_rows(reason.rows)}: {reason.text} ({', '.join(reason.examples)}{more})")
         )
+        if reason.name == "failed":
+            again = source.reproduce(explained.stage, reason.examples[0])
+            console.print(Text(f"    see it again: {again}"))
     if len(explained.reasons) > MAX_LINES_SHOWN:
         rest = len(explained.reasons) - MAX_LINES_SHOWN
         console.print(f"… and {rest:,} more reason{'s' * (rest > 1)}; --json has them all")

@@ -220,10 +220,10 @@ def explain(
         from pipeline.reproduce import ConfigSource
 
         experiment, console = load(config, overrides), make_console()
-        if clip_id is None:
-            explain_commands.explain(experiment, console, stage, as_json=as_json)
-            return
         source = ConfigSource(config, overrides)
+        if clip_id is None:
+            explain_commands.explain(experiment, source, console, stage, as_json=as_json)
+            return
         made = explain_commands.explain_row(
             experiment, source, console, stage, clip_id, try_it=try_it, as_json=as_json
         )

@@ -263,6 +263,10 @@ def test_rows_that_failed_and_trying_one_again(tmp_path: Path) -> None:
     assert symbio("run", config, "--quiet").code == 1
     stored = files_of(tmp_path / "store")
     assert reasons(config, "verb") == {"failed": 2}
+    lines = symbio("explain", config, "--stage", "verb").out.splitlines()
+    (again,) = (line for line in lines if "see it again: " in line)
+    words = shlex.split(again.partition("see it again: ")[2])
+    assert words[3:] == ["--stage", "verb", "--clip", "kitchen_b/b0/0", "--try"]
     (reason,) = explained(config, "aligned")["reasons"]
     assert (reason["name"], reason["rows"]) == ("upstream_failed", 2)
     assert reason["text"] == (
