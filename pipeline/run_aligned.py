@@ -65,8 +65,9 @@ def run_aligned(
     report = stage_report(plan)
     ready = readable(plan.todo, readers)
     rows = plan.todo.take(ready)
-    report.left = int((_will_be_readable(plan.todo, readers, coming) & ~ready).sum())
-    report.skipped = len(plan.todo) - len(rows) - report.left
+    if waiting := plan.todo.take(~ready):
+        report.left = int(_will_be_readable(waiting, readers, coming).sum())
+        report.skipped = len(waiting) - report.left
     if not rows:
         return report
     generation = create_generation(experiment, store, aligned, plan.specs)

@@ -38,6 +38,8 @@ def test_a_report_says_what_was_done_and_where_the_time_went(tmp_path: Path) -> 
         assert verb["timings"][f"{seconds}_seconds"] > 0, seconds
     assert stages["aligned"]["timings"]["write_seconds"] > 0
     assert "Seconds spent" in result.out
+    assert (stages["aligned"]["skipped"], stages["aligned"]["left"]) == (2, 0)
+    assert "still to be made" not in result.out
 
 
 def test_a_report_that_cannot_be_written_is_found_out_first(tmp_path: Path) -> None:
