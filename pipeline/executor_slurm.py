@@ -9,6 +9,9 @@ run` take in what they left. Nobody else writes to the store while a driver wait
 from __future__ import annotations
 
 import heapq
+import shlex
+import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from pipeline.job_folder import Job, create_job
 from pipeline.job_watch import JobWatch
 from pipeline.journal import Journal
 from pipeline.patience import Patience
+from pipeline.processes import unheard
 from pipeline.slurm_task import Task
 from pipeline.unit_queue import UnitQueue
 from pipeline.work import Progress, Unit
@@ -122,7 +126,8 @@ def submit(job: Job, config: SlurmExecutorConfig, device: str) -> Job:
     functions = [Task(str(job.folder), n, config.grace_seconds) for n in range(job.tasks)]
     try:
         executor = _executor(job, config, device)
-        jobs = executor.submit_array(functions)
+        with unheard(signal.SIGINT, signal.SIGHUP):  # of the terminal; the job goes on without it
+            jobs = executor.submit_array(functions)
         if config.cluster == "local":
             for started in jobs:  # they are children of this process, and somebody has to wait
                 threading.Thread(target=started.wait, daemon=True).start()
@@ -136,14 +141,14 @@ def _executor(job: Job, config: SlurmExecutorConfig, device: str) -> Any:
     import submitit
 
     gpus = config.gpus(device)
-    setup = {"setup": list(config.setup)} if config.setup else {}
     if config.cluster == "local":
-        local = submitit.LocalExecutor(job.submitit_folder, max_num_timeout=MOST_TIMEOUTS)
+        local = submitit.LocalExecutor(
+            job.submitit_folder, max_num_timeout=MOST_TIMEOUTS, python=_python_after(config.setup)
+        )
         local.update_parameters(
             timeout_min=config.time_minutes,
             signal_delay_s=config.grace_seconds,
             gpus_per_node=gpus,
-            **setup,
         )
         return local
     named = {
@@ -165,9 +170,20 @@ def _executor(job: Job, config: SlurmExecutorConfig, device: str) -> Any:
         # Since Slurm 22.05 steps do not get the cores of their job unless they ask for them.
         srun_args=[f"--cpus-per-task={config.cpus_per_task}"],
         **{name: value for name, value in named.items() if value is not None},
-        **setup,
+        **({"setup": list(config.setup)} if config.setup else {}),
     )
     return slurm
+
+
+def _python_after(setup: Sequence[str]) -> str:
+    """What starts Python, in words for a shell, when lines of setup are done.
+
+    submitit's own way runs them around what starts tasks, in a shell that takes their signals.
+    """
+    # Shells unblock signals, so those of the terminal are ignored here as well.
+    lines = " && ".join(["trap '' INT HUP", *setup, 'exec "$0" "$@"'])
+    command = ["/bin/sh", "-c", lines, sys.executable] if setup else [sys.executable]
+    return shlex.join(command)
 
 
 def _leased(units: Sequence[Unit], keys: Mapping[str, str]) -> Iterator[ShardRange]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,9 +15,18 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
-__all__ = ["end_with_parent", "exit_in_words", "limit_waiting", "start_context", "without_main"]
+__all__ = [
+    "die_with_parent",
+    "end_with_parent",
+    "exit_in_words",
+    "limit_waiting",
+    "start_context",
+    "unheard",
+    "without_main",
+]
 
 HALF_A_MESSAGE_SECONDS = 60
+PR_SET_PDEATHSIG = 1  # of Linux
 
 
 @contextmanager
@@ -39,6 +49,26 @@ def end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have Linux kill this process when its parent ends, which has that id and may be any program.
+
+    The thread that started this process has to last as long as the parent.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before
+
+
+@contextmanager
+def unheard(*signals: signal.Signals) -> Iterator[None]:
+    """Processes that start meanwhile never hear of these signals; this one hears of them later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def exit_in_words(code: int | None) -> str:

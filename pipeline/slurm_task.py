@@ -2,6 +2,7 @@
 
     start ─► what earlier starts left ─► units ─► all done ─► end
                                            └► told to end ─► finished rows written ─► requeued
+                                                                └► or cancelled ─► end
 
 A task never opens the store: it writes shard files, and its journal says which. Whoever waits for
 the job, or merges it, commits them.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.job_folder import JOB_FILE, load_work
 from pipeline.job_states import RUNNING, slurm_states
+from pipeline.processes import die_with_parent
 from pipeline.task_journal import TaskJournal, journals, read_events, settled_keys
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ class Task:
         if not (folder / JOB_FILE).exists():
             print(f"{folder}: this job is over or was given up; nothing to do", flush=True)
             return
+        if _is_local():
+            die_with_parent(int(os.environ["SUBMITIT_LOCAL_JOB_ID"]))
         journal = TaskJournal(folder, self.number)
         try:
             with _told_to_end() as order:
@@ -115,9 +119,11 @@ class _Order:
         self.stop = threading.Event()
         self.signal_name = ""
         self._requeue = requeue
+        self._cancelled = False
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
+        self._cancelled |= number == signal.SIGTERM and _is_local()
         self.signal_name = self.signal_name or signal.Signals(number).name
         self.stop.set()
 
@@ -126,7 +132,7 @@ class _Order:
 
         A task that was cancelled must not come back, and one that Slurm requeues already need not.
         """
-        if self._requeue is not None and _is_left_alone():
+        if self._requeue is not None and not self._cancelled and _is_left_alone():
             self._requeue(signal.SIGUSR2, None)
 
 
@@ -235,6 +241,11 @@ def _for_this_node(setup: Setup) -> Setup:
     """With the cores that Slurm gave the task."""
     cores = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return replace(setup, cores=int(cores)) if cores.isdigit() else setup
+
+
+def _is_local() -> bool:
+    """Whether submitit's stand-in runs the task on this machine, where nobody preempts it."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "local"
 
 
 def _is_left_alone() -> bool:
