@@ -52,7 +52,7 @@ class Journal:
         on_workers: Callable[[Sequence[WorkerLine]], None] | None = None,
     ) -> None:
         self._folder = folder
-        self._source = None if source is None else source.absolute()
+        self._source = None if source is None else source.from_anywhere()
         self._on_workers = on_workers
         self._board = WorkerBoard()
         started = datetime.now(UTC)

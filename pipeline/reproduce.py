@@ -16,19 +16,28 @@ __all__ = ["ConfigSource", "failure_fields"]
 
 @dataclass(frozen=True)
 class ConfigSource:
-    """What somebody typed to name an experiment: its file, and the values of ``--set``."""
+    """What somebody typed to name an experiment: its file, and the values of ``--set``.
+
+    Attributes:
+        folder: where it was typed, of which relative paths are meant, those in the file as well;
+            None where whoever sees the commands is in it.
+    """
 
     path: Path
     overrides: Sequence[str] = ()
+    folder: Path | None = None
 
-    def absolute(self) -> ConfigSource:
-        """The same from whatever folder."""
-        return replace(self, path=self.path.absolute())
+    def from_anywhere(self) -> ConfigSource:
+        """The same, typed in the folder of this process, with commands for whatever folder."""
+        return replace(self, folder=Path.cwd())
 
     def command(self, name: str, *options: str) -> str:
         """A command line on the same experiment, quoted for a shell."""
         sets = [word for override in self.overrides for word in ("--set", override)]
-        return shlex.join(["symbio", name, str(self.path), *sets, *options])
+        command = shlex.join(["symbio", name, str(self.path), *sets, *options])
+        return (
+            command if self.folder is None else f"cd {shlex.quote(str(self.folder))} && {command}"
+        )
 
     def reproduce(self, stage: str, clip_id: str) -> str:
         """The command that makes one row again, writes nothing, and shows what went wrong."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_fixtures import symbio, table_rows, write_experiment
 
-from pipeline.journal import Journal
 from pipeline.journal_files import read_log, run_logs
-from pipeline.reproduce import ConfigSource
 from stores.base import Failure
 from stores.registry import open_store
 
@@ -130,23 +131,37 @@ def test_a_log_has_each_failure_with_its_command(config: Path) -> None:
     found = [event for event in events if event["event"] == "failure"]
     assert len(found) == 9
     listed = json.loads(symbio("failures", config, "--json").out)["failures"]
-    assert {event["reproduce"] for event in found} == {row["reproduce"] for row in listed}
+    there = f"cd {shlex.quote(str(Path.cwd()))} && "
+    assert {event["reproduce"] for event in found} == {there + row["reproduce"] for row in listed}
 
 
 def test_a_logged_command_works_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "my kitchen"
-    (folder / "store").mkdir(parents=True)
-    monkeypatch.chdir(folder)
-    journal = Journal(folder / "store", source=ConfigSource(Path("small.yaml")))
-    journal.failures(
-        "verb", [Failure("ab" * 32, "kitchen_a/a0/0", "kitchen_a", "ValueError", "bad")]
+    config = write_experiment(folder)
+    config.write_text(config.read_text().replace(f"{folder}/", ""))
+    (folder / "videos" / "kitchen_b.mp4").write_text("not a video")
+    with monkeypatch.context() as there:
+        there.chdir(folder)
+        assert symbio("run", "small.yaml", "--stage", "verb", "--quiet").code == 1
+        assert "see it again: symbio explain small.yaml " in symbio("failures", "small.yaml").out
+    (log,) = run_logs(folder / "store")
+    reproduce = next(event["reproduce"] for event in read_log(log) if event["event"] == "failure")
+    program = tmp_path / "symbio"
+    program.write_text(f"#!{sys.executable}\nfrom cli import main\nmain()\n")
+    program.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    python_path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    done = subprocess.run(
+        ["sh", "-c", reproduce],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    journal.close()
-    assert journal.path is not None
-    (event,) = read_log(journal.path)
-    assert shlex.split(event["reproduce"])[2] == str(folder / "small.yaml")
+    assert "tried now: it fails: unreadable_video: " in done.stdout, done.stderr
 
 
 def test_one_video_can_be_run_alone_and_its_rows_are_found(tmp_path: Path) -> None:

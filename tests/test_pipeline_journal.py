@@ -307,7 +307,7 @@ def test_failures_name_the_command_that_shows_them(tmp_path: Path) -> None:
     )
     assert (found["class"], found["message"], found["frame"]) == ("decode_error", "damaged", 7)
     assert found["reproduce"] == (
-        f"symbio explain {shlex.quote(str(Path('my kitchen.yaml').absolute()))} --set device=cuda "
+        f"cd {shlex.quote(str(Path.cwd()))} && symbio explain 'my kitchen.yaml' --set device=cuda "
         "--stage verb --clip a/1/0 --try"
     )
 
