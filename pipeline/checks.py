@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pipeline.config import ExperimentConfig
 from pipeline.config_executor import works_here
+from pipeline.console import format_nbytes
 from pipeline.errors import ConfigError, in_words
 from stores.formats import DEFAULT_FORMAT
 from stores.lock import writer_of
@@ -75,12 +76,14 @@ def check_space(folder: Path, needed_nbytes: int) -> list[Problem]:
         folder: of the store, which need not be there yet.
         needed_nbytes: of shards that are not there yet.
     """
-    wanted = round(needed_nbytes * (1 + MARGIN_SHARE)) + MARGIN_NBYTES
+    margin_nbytes = round(needed_nbytes * MARGIN_SHARE) + MARGIN_NBYTES
+    wanted = needed_nbytes + margin_nbytes
     free = shutil.disk_usage(_nearest(folder)).free
     if not needed_nbytes or free >= wanted:
         return []
     text = (
-        f"{folder}: got {free / 2**30:,.1f} GiB of free space, expected {wanted / 2**30:,.1f} GiB; "
+        f"{folder}: got {format_nbytes(free)} of free space, expected {format_nbytes(wanted)}, for "
+        f"{format_nbytes(needed_nbytes)} of rows and {format_nbytes(margin_nbytes)} beside them; "
         "make room, move the store (store.path), or store less (stages.*.outputs, "
         "store.compression: zstd, data.only)"
     )

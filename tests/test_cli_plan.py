@@ -17,6 +17,7 @@ from docs_pages import section, table_rows
 
 from pipeline import checks
 from pipeline.config_file import load_config
+from pipeline.console import format_nbytes
 from pipeline.journal import Journal
 
 
@@ -176,7 +177,10 @@ def test_a_disk_that_is_too_small(config: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free - 1))
     (problem,) = planned(config, code=2)["problems"]
     assert problem["name"] == "disk"
-    assert "of free space, expected" in problem["text"]
+    assert "MiB of free space, expected " in problem["text"]
+    rows = format_nbytes(needed)
+    assert f", for {rows} of rows and 64.0 MiB beside them; make room" in problem["text"]
+    assert f"to write: {rows} of " in symbio("plan", config).out
     done = symbio("run", config)
     assert done.code == 2
     assert "of free space, expected" in done.err

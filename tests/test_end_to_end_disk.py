@@ -36,7 +36,7 @@ assert f"{store}: Read-only file system: got no access to write" in outcome.err,
 remount(store, nbytes=100 * 1024)
 outcome = symbio("run", config)
 assert outcome.code == 2
-assert "GiB of free space, expected" in outcome.err, outcome.err
+assert "KiB of free space, expected" in outcome.err, outcome.err
 
 # Somebody else fills it while the run goes on.
 mock.patch("pipeline.run.check_space", return_value=[]).start()
