@@ -9,7 +9,7 @@ Where to look:
                                            generations
     what is to be done                     plan, stored; settled (nothing is)
     what it will take                      forecast, sizing, rates, rehearsal; checks,
-                                           executor_checks
+                                           executor_checks, input_checks
     why it is to be done                   explain, explain_rows, explain_settings, row_account
     doing it                               run, run_setup, run_log, record; work, unit_queue;
                                            workbench, unit, stage_work, shard_thread, patience;

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from pipeline.boxes import BoxedVideo, BoxFile, BoxTable
 from pipeline.config_stages import BoxStoreConfig
 from pipeline.errors import AnnotationError, ConfigError
+from pipeline.segments import Dataset
 from stores.base import FeatureStore, RowInfo, Store
 from stores.registry import open_store
 
-__all__ = ["BoxStore", "load_boxes"]
+__all__ = ["BoxStore", "check_boxes", "load_boxes"]
 
 PER_BOX = ("boxes_xyxy_px", "scores", "classes")
 PER_FRAME = ("count", "frame_size_px")
@@ -33,6 +34,23 @@ def load_boxes(boxes: Path | BoxStoreConfig) -> BoxTable:
         ConfigError: there is no such store, stage or key.
     """
     return BoxStore(boxes) if isinstance(boxes, BoxStoreConfig) else BoxFile(boxes)
+
+
+def check_boxes(boxes: BoxTable | None, dataset: Dataset) -> None:
+    """Boxes that do not know a video: another spelling more often than an empty room.
+
+    Raises:
+        AnnotationError: names such videos.
+    """
+    if boxes is None:
+        return
+    without = sorted({s.video_id for s in dataset.segments} - set(boxes.video_ids()))
+    if without:
+        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+        raise AnnotationError(
+            f"{boxes.path}: got no {boxes.entry} for {len(without):,} labelled videos ({shown}), "
+            "expected boxes for every video; check how the ids are spelt"
+        )
 
 
 class BoxStore(BoxTable):

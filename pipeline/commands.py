@@ -22,6 +22,7 @@ from pipeline.console import (
 from pipeline.error_classes import Retry, of_classes
 from pipeline.executor_checks import check_executor
 from pipeline.experiment import resolve
+from pipeline.input_checks import look_at_inputs
 from pipeline.reproduce import ConfigSource
 from pipeline.run_report import RunReport, write_report
 from pipeline.settled import settled_report
@@ -53,7 +54,8 @@ def run_stages(
     if report_path is not None and not report_path.parent.is_dir():
         raise FileNotFoundError(f"{report_path.parent}: no such folder for the report; make it")
     if problems := check_config(config):
-        refuse([*problems, *check_executor(config), *check_holder(config.store.path)])
+        problems += [*check_executor(config), *check_holder(config.store.path)]
+        refuse([*problems, *look_at_inputs(config)[0]])
     if not isinstance(retry_failed, bool):
         with open_if_there(config.store.path) as store:
             of_classes(recorded_failures(store), retry_failed)  # which there are

@@ -6,14 +6,14 @@ Nothing here decodes a video or builds a network; files are hashed at most once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 from extractors.video import reader_identity
 from pipeline.boxes import BoxTable
-from pipeline.boxes_store import load_boxes
+from pipeline.boxes_store import check_boxes, load_boxes
 from pipeline.clip_table import ClipTable
 from pipeline.clips import Clip, make_clips
 from pipeline.config import ExperimentConfig
@@ -29,9 +29,18 @@ from pipeline.known import Known
 from pipeline.segments import Dataset
 from pipeline.stage_flow import flow_source
 from pipeline.stages import AlignedStage, ClipStage, ObjectsStage, Stage, VideoStage
-from pipeline.videos import Video, locate_flow, locate_video
+from pipeline.videos import Video, absent, locate_flow, locate_video
 
-__all__ = ["Experiment", "MissingVideo", "resolve", "stage_keys"]
+__all__ = [
+    "Experiment",
+    "MissingVideo",
+    "clips_of",
+    "given_boxes",
+    "locate",
+    "missing_videos",
+    "resolve",
+    "stage_keys",
+]
 
 
 @dataclass(frozen=True)
@@ -89,46 +98,56 @@ def resolve(config: ExperimentConfig, *, rehash: bool = False) -> Experiment:
     check_head(config, known)
     memo = IdentityMemo(config.store.path / MEMO_NAME, rehash=rehash)
     dataset, where = load_dataset(config.data), videos_config(config.data)
-    boxes = _boxes(config.stages.objects)
+    boxes = given_boxes(config.stages.objects)
     # Before hours of hashing: weights that are not there.
     aligned = _stages(config, where, memo, known, boxes)
-    views = config.views
-    clips = make_clips(
-        dataset.segments, train_views=views.train, test_views=views.test, seed=views.seed
-    )
-    videos = _locate(dataset, where)
-    if any(stage.reads_flow for stage in (aligned.verb, aligned.noun)):
-        videos |= _locate_flow(dataset, flow_config(config.data), videos)
-    _check_boxes(aligned.objects.boxes, dataset)
+    clips = clips_of(config, dataset)
+    videos = locate(config, dataset)
+    check_boxes(boxes, dataset)
     identities, reasons = _identify(videos, memo)
-    num_clips = Counter(clip.segment.video_id for clip in clips)
     return Experiment(
         config=config,
         dataset=dataset,
         videos=videos,
         identities=identities,
         clips=[clip for clip in clips if clip.segment.video_id in identities],
-        missing_videos=[
-            MissingVideo(videos[source_id], reason, num_clips[videos[source_id].video_id])
-            for source_id, reason in reasons.items()
-        ],
+        missing_videos=missing_videos(clips, videos, reasons),
         aligned=aligned,
         memo=memo,
         known=known,
     )
 
 
-def _check_boxes(boxes: BoxTable | None, dataset: Dataset) -> None:
-    """Boxes that do not know a video: another spelling more often than an empty room."""
-    if boxes is None:
-        return
-    without = sorted({s.video_id for s in dataset.segments} - set(boxes.video_ids()))
-    if without:
-        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-        raise AnnotationError(
-            f"{boxes.path}: got no {boxes.entry} for {len(without):,} labelled videos ({shown}), "
-            "expected boxes for every video; check how the ids are spelt"
-        )
+def clips_of(config: ExperimentConfig, dataset: Dataset) -> list[Clip]:
+    """Every moment to look at, of videos that are missing as well."""
+    views = config.views
+    return make_clips(
+        dataset.segments, train_views=views.train, test_views=views.test, seed=views.seed
+    )
+
+
+def locate(config: ExperimentConfig, dataset: Dataset) -> dict[str, Video]:
+    """The videos, and official flow where a stage reads it, by source; none is looked at.
+
+    Raises:
+        AnnotationError, ConfigError: nobody can tell where they are.
+    """
+    videos = _locate(dataset, videos_config(config.data))
+    flows = (config.stages.verb.flow, config.stages.noun.flow)
+    if any(flow is not None and not flow.computed for flow in flows):
+        videos |= _locate_flow(dataset, flow_config(config.data), videos)
+    return videos
+
+
+def missing_videos(
+    clips: Sequence[Clip], videos: Mapping[str, Video], reasons: Mapping[str, str]
+) -> list[MissingVideo]:
+    """Those that are missing for a reason, by source, each with its clips."""
+    count = Counter(clip.segment.video_id for clip in clips)
+    return [
+        MissingVideo(videos[source], reason, count[videos[source].video_id])
+        for source, reason in reasons.items()
+    ]
 
 
 def _locate(dataset: Dataset, where: VideosConfig) -> dict[str, Video]:
@@ -167,14 +186,13 @@ def _identify(
     videos: dict[str, Video], memo: IdentityMemo
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Content digests by source, and why others have none; stamps the videos."""
-    kinds = {"frames": "folder of frames", "flow": "folder or tar of flow"}
     identities, reasons = {}, {}
     for source_id, video in list(videos.items()):
         try:
             identities[source_id] = _identity(video, memo)
             videos[source_id] = replace(video, stamp=memo.stamp(video.path))
         except FileNotFoundError:
-            reasons[source_id] = f"{video.path}: no such {kinds.get(video.kind, 'file')}"
+            reasons[source_id] = absent(video)
         except OSError as error:
             reasons[source_id] = f"{video.path}: cannot be read: {error.strerror or error}"
     return identities, reasons
@@ -264,5 +282,6 @@ def _weights_settings(
         ) from error
 
 
-def _boxes(section: ObjectsConfig) -> BoxTable | None:
+def given_boxes(section: ObjectsConfig) -> BoxTable | None:
+    """The table of boxes that a config names, if any."""
     return None if section.boxes is None else load_boxes(section.boxes)

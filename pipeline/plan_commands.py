@@ -23,6 +23,7 @@ from pipeline.errors import MENDABLE, in_words
 from pipeline.executor_checks import check_executor
 from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
+from pipeline.input_checks import look_at_inputs
 from pipeline.job_report import rows_of_jobs
 from pipeline.merge_commands import print_jobs
 from pipeline.plan import (
@@ -112,7 +113,9 @@ def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) ->
     of_workers = check_executor(config)
     problems = [*check_config(config), *of_workers, *check_holder(config.store.path)]
     if any(problem.name in ("weights", "package", "store") for problem in problems):
-        return Plan(None, (), (), problems)  # stages have no keys, or nobody knows what is stored
+        of_inputs, missing = look_at_inputs(config)
+        # Stages have no keys, or nobody knows what is stored.
+        return Plan(None, (), missing, [*problems, *of_inputs])
     try:
         experiment = resolve(config, rehash=rehash)
         with open_if_there(config.store.path) as store:

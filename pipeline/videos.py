@@ -13,7 +13,7 @@ from pipeline.config_data import PATTERN_FIELDS, FlowVideosConfig, PlaceConfig, 
 from pipeline.errors import AnnotationError
 from pipeline.segments import Segment
 
-__all__ = ["CLAMP_ADVICE", "Video", "epic_rate_fps", "locate_flow", "locate_video"]
+__all__ = ["CLAMP_ADVICE", "Video", "absent", "epic_rate_fps", "locate_flow", "locate_video"]
 
 CLAMP_ADVICE = "set data.videos.truncated: clamp to use what is there"
 
@@ -66,6 +66,12 @@ class Video:
             )
         except TruncatedVideo as error:
             raise TruncatedVideo(f"{error}, or {CLAMP_ADVICE}") from error
+
+
+def absent(video: Video) -> str:
+    """Why a video that is not there is missing."""
+    kinds = {"frames": "folder of frames", "flow": "folder or tar of flow"}
+    return f"{video.path}: no such {kinds.get(video.kind, 'file')}"
 
 
 def locate_video(

@@ -157,6 +157,26 @@ def test_all_that_would_stop_a_run_is_said_at_once(
     assert "pip install decord2" in found["package"][0]
 
 
+def test_labels_boxes_and_videos_are_looked_at_where_weights_are_missing(config: Path) -> None:
+    weights = ("stages.verb.weights=nowhere.pt", "stages.verb.weights_seed=null")
+    options = [word for override in weights for word in ("--set", override)]
+    (config.parent / "videos" / "kitchen_b.mp4").unlink()
+    (missing,) = planned(config, *options, code=2)["missing_videos"]
+    assert (missing["video_id"], missing["clips"]) == ("kitchen_b", 2)
+    assert "kitchen_b.mp4: no such file" in " ".join(symbio("plan", config, *options).out.split())
+    assert set(problems(config, *weights)) == {"weights"}
+    boxes, labels = config.parent / "boxes.csv", config.parent / "labels.csv"
+    rows = boxes.read_text().splitlines(keepends=True)
+    boxes.write_text("".join(row for row in rows if not row.startswith("kitchen_b")))
+    (text,) = problems(config, *weights)["config"]
+    assert f"{boxes}: got no line for 1 labelled videos (kitchen_b)" in text
+    boxes.unlink()
+    labels.unlink()
+    found = problems(config, *weights)
+    assert len(found["weights"]) == 1
+    assert [str(boxes) in found["config"][0], str(labels) in found["config"][1]] == [True, True]
+
+
 def test_weights_that_do_not_fit_are_named_for_every_stage(config: Path) -> None:
     bad = config.parent / "weights.safetensors"
     bad.write_bytes(b"no weights")
