@@ -13,6 +13,7 @@ from pipeline.job_folder import DamagedJobError
 from pipeline.job_report import JobReport, TaskReport, in_words, look_at_jobs
 from pipeline.merge import merge_jobs
 from pipeline.tables import FittingTable, table
+from stores.lock import writer_of
 
 __all__ = ["job_table", "print_jobs", "show_merge"]
 
@@ -32,8 +33,11 @@ def show_merge(config: ExperimentConfig, console: Console) -> bool:
 def print_jobs(console: Console, store: Path) -> None:
     """A line for each job that was not merged yet, or is not over."""
     damaged: list[DamagedJobError] = []
+    what_next = "symbio merge takes in what is done"
+    if holder := writer_of(store):
+        what_next += f" once the store is free, which is held by {holder}"
     for report in look_at_jobs(store, damaged):
-        console.print(Text(f"{in_words(report)} (symbio merge takes in what is done)"))
+        console.print(Text(f"{in_words(report)} ({what_next})"))
     for error in damaged:
         console.print(Text(str(error), style="red"))
 

@@ -369,6 +369,18 @@ def test_a_job_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("later")
+def test_a_merge_is_not_advised_while_somebody_holds_the_store(tmp_path: Path) -> None:
+    run(tmp_path, *LOCAL, NO_WAIT)
+    file = write_experiment(tmp_path)
+    advice = "(symbio merge takes in what is done"
+    said = " ".join(symbio("status", file, "--set", ONE_THREAD).out.split())
+    assert f"{advice})" in said
+    with open_store(tmp_path / "store", mode="a"):
+        said = " ".join(symbio("status", file, "--set", ONE_THREAD).out.split())
+    assert f"{advice} once the store is free, which is held by process {os.getpid()}" in said
+
+
+@pytest.mark.usefixtures("later")
 def test_tasks_of_another_machine_keep_their_leases(tmp_path: Path) -> None:
     run(tmp_path, *LOCAL, NO_WAIT)
     job = dataclasses.replace(the_job(tmp_path), host="not-this-one")
