@@ -1,5 +1,7 @@
 """What keeps workers from working, as far as it shows here: nothing is started, joined or queued.
 
+Slurm is asked for our own jobs, to see whether it answers at all.
+
 No library of a cluster is loaded for that, nor torch, unless a GPU is asked for that does not show.
 """
 
@@ -9,6 +11,7 @@ import math
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +19,18 @@ from pipeline.checks import Problem, has_gpus
 from pipeline.config import ExperimentConfig
 from pipeline.config_ray import RayExecutorConfig
 from pipeline.config_slurm import SlurmExecutorConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, in_words
 from pipeline.ray_cluster import check_answers
 
 __all__ = ["check_executor", "check_jobs"]
 
 GIB = 2**30
+# Longer than Slurm's own programs wait by default, so that it is they who say what is wrong.
+ANSWER_SECONDS = 15.0
+ELSEWHERE = (
+    "run the command where jobs are submitted, such as a login node, or set executor.cluster: "
+    "local to try it on this machine"
+)
 
 
 def check_executor(config: ExperimentConfig) -> list[Problem]:
@@ -55,8 +64,12 @@ def check_jobs(config: SlurmExecutorConfig, store: Path, device: str) -> list[Pr
     if config.cluster == "slurm" and lacking:
         texts.append(
             f"executor.cluster: slurm: {' and '.join(lacking)} not found on the PATH of this "
-            f"machine, {_host()}; run the command where jobs are submitted, such as a login node, "
-            "or set executor.cluster: local to try it on this machine"
+            f"machine, {_host()}; {ELSEWHERE}"
+        )
+    elif config.cluster == "slurm" and (words := _squeue_fails()):
+        texts.append(
+            "executor.cluster: slurm: squeue gets no answer from Slurm on this machine, "
+            f"{_host()}: {words}; try again when there is one, {ELSEWHERE}"
         )
     if "%" in (folder := os.path.abspath(store)):
         texts.append(
@@ -71,6 +84,29 @@ def check_jobs(config: SlurmExecutorConfig, store: Path, device: str) -> list[Pr
             f"{gpus} (executor.gpus_per_task); set device: cuda, or ask for more"
         )
     return [Problem("executor", text) for text in texts]
+
+
+def _squeue_fails() -> str:
+    """Why Slurm tells nothing, in its own words; "" where it does, or where nobody can ask it."""
+    if shutil.which("squeue") is None:
+        return ""
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", f"--user={os.geteuid()}"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ANSWER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"nothing was said in {ANSWER_SECONDS:g} seconds"
+    except OSError as error:
+        return in_words(error)
+    if asked.returncode == 0:
+        return ""
+    return " ".join(asked.stderr.split()) or f"exit code {asked.returncode}"
 
 
 def _local_cluster(config: RayExecutorConfig) -> Iterator[Problem]:

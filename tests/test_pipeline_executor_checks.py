@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from stores.registry import open_store
 HERE = f"this machine, {socket.gethostname()}"
 RAY, SLURM = "executor.name=ray", "executor.name=slurm"
 NOWHERE = ("executor.name=ray", "executor.address=127.0.0.1:1")
+SLEEP = shutil.which("sleep")
 LIBRARIES = {"ray", "submitit", "torch"}
 LOOK = """
 import sys
@@ -137,6 +139,36 @@ def test_jobs_are_submitted_where_slurm_is(config: Path, programs: Path, lacking
     assert name == "executor"
     assert text.startswith(f"executor.cluster: slurm: {lacking} not found on the PATH of {HERE};")
     assert found(config, SLURM, "executor.cluster=local") == []
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo squeue: fatal: no configuration >&2; exit 1", "squeue: fatal: no configuration"),
+        ("exit 3", "exit code 3"),
+        ("exec {sleep} 60", "nothing was said in 0.5 seconds"),
+        ("exit 0", ""),
+    ],
+)
+def test_slurm_has_to_answer(
+    config: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    monkeypatch.setattr("pipeline.executor_checks.ANSWER_SECONDS", 0.5 if "sleep" in script else 15)
+    squeue = programs / "squeue"
+    squeue.write_text("#!/bin/sh\n" + script.format(sleep=SLEEP))
+    squeue.chmod(0o755)
+    assert found(config, SLURM, "executor.cluster=local") == []
+    problems = found(config, SLURM)
+    assert [name for name, _ in problems] == ["executor"] * bool(words)
+    if not words:
+        return
+    start = f"executor.cluster: slurm: squeue gets no answer from Slurm on {HERE}: {words}; try"
+    assert problems[0][1].startswith(start)
+    options = ("--set", "executor.name=slurm")
+    assert planned(config, *options, code=2)["problems"][0]["name"] == "executor"
+    run = symbio("run", config, *options)
+    assert (run.code, run.err) == (2, f"Error: {problems[0][1]}\n")
+    assert not (config.parent / "store").exists()
 
 
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
