@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from extractors.numpy_pickles import STAND_INS, PickledArray, Refused, load_numpy_pickle
 
-__all__ = ["first", "load_state"]
+__all__ = ["CheckpointError", "first", "load_state"]
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".tar")
 _SUFFIXES = (".safetensors", *_TORCH_SUFFIXES, ".pkl")
@@ -28,6 +28,10 @@ _SHOWN = 5
 _FORBIDDEN = re.compile(r"(?:GLOBAL|global|class) ([\w.]+\.[\w.]+)")
 _OLDEST_FORMAT = "legacy .tar format"  # torch's words
 _SHOWN_NBYTES = 40
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint that can be read; says what it is instead and what to do."""
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -45,13 +49,13 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is empty, cut short, or not a checkpoint of plain tensors.
+        CheckpointError: if it is empty, cut short, or not a checkpoint of plain tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}")
     if path.suffix not in _SUFFIXES:
-        raise ValueError(
+        raise CheckpointError(
             f"got weights file {path}, expected a name ending in one of {', '.join(_SUFFIXES)}"
         )
     try:
@@ -106,10 +110,10 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             break
         content = wrapped[0]
     if not isinstance(content, dict):
-        raise ValueError(f"got a {type(content).__name__} in {path}, expected named tensors")
+        raise CheckpointError(f"got a {type(content).__name__} in {path}, expected named tensors")
     entries = list(dict.items(content))
     if not entries:
-        raise ValueError(f"got no entries in {path}, expected named tensors")
+        raise CheckpointError(f"got no entries in {path}, expected named tensors")
     kinds = (Tensor, nn.Parameter, PickledArray)
     others = [
         name if isinstance(name, str) else f"one named by a {type(name).__name__}"
@@ -117,7 +121,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or type(value) not in kinds
     ]
     if others:
-        raise ValueError(
+        raise CheckpointError(
             f"got entries that are not tensors: {first(others)} in {path}, expected named tensors"
         )
     return {name: _tensor(name, value, path) for name, value in entries}
@@ -128,23 +132,23 @@ def _tensor(name: str, value: Tensor | PickledArray, path: Path) -> Tensor:
         try:
             return torch.from_numpy(value.array().copy())
         except ValueError as error:
-            raise ValueError(f"{name} in {path}: {error}") from error
+            raise CheckpointError(f"{name} in {path}: {error}") from error
     tensor = Tensor.detach(value)
     # A view may claim any size on one number's storage, others have no storage or are encoded.
     plain = (
         tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     )
     if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
-        raise ValueError(
+        raise CheckpointError(
             f"got {name} in {path}, {tuple(tensor.shape)} on {tensor.device}, with other storage "
             "than its numbers, expected a plain tensor; save the checkpoint anew"
         )
     return tensor
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
     size = path.stat().st_size
-    return ValueError(
+    return CheckpointError(
         f"cannot read {path} ({size} bytes) as a checkpoint of plain tensors, and nothing in it "
         f"was run: {_reason(path, error)}"
     )

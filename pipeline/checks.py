@@ -21,7 +21,15 @@ from stores.formats import DEFAULT_FORMAT
 from stores.lock import writer_of
 from stores.marker import check_free_or_ours, read_format
 
-__all__ = ["Problem", "check_config", "check_holder", "check_space", "has_gpus", "refuse"]
+__all__ = [
+    "Problem",
+    "ProblemName",
+    "check_config",
+    "check_holder",
+    "check_space",
+    "has_gpus",
+    "refuse",
+]
 
 # What a store keeps beside its shards: manifest, rows.csv, logs; and what others write meanwhile.
 MARGIN_SHARE, MARGIN_NBYTES = 0.02, 64 * 2**20

@@ -2,6 +2,7 @@
 
 PipelineError                    a person can mend this: the message says how
 ├── ConfigError                  the experiment file (or a ``--set``) is not valid
+│   └── WeightsError             a checkpoint that it names cannot be read
 ├── AnnotationError              a label, class, box or split file is not valid
 ├── VideoMissing                 no file or folder where the pattern points
 ├── RowsMissing                  a head asks for rows that no run has made yet
@@ -25,6 +26,7 @@ __all__ = [
     "RunFolderError",
     "SubmissionError",
     "VideoMissing",
+    "WeightsError",
     "in_words",
 ]
 
@@ -35,6 +37,10 @@ class PipelineError(Exception):
 
 class ConfigError(PipelineError):
     """The experiment file is not valid."""
+
+
+class WeightsError(ConfigError):
+    """A checkpoint that the experiment file names cannot be read."""
 
 
 class AnnotationError(PipelineError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from extractors.base import ClipExtractor, FrameExtractor, OutputSpec
 from pipeline.config_file import dump_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.experiment import Experiment
 from pipeline.known import Known
 from pipeline.stages import Stage, VideoStage
@@ -28,11 +28,16 @@ def create_network(stage: VideoStage, device: str) -> ClipExtractor | FrameExtra
     """Build a stage's network.
 
     Raises:
-        ConfigError: its weights do not fit or cannot be read; names the stage's section.
+        WeightsError: its weights cannot be read; names the stage's section.
+        ConfigError: they do not fit.
     """
+    from extractors.checkpoint_files import CheckpointError  # with torch, as what it creates
+
     try:
         return stage.create(device)
-    except (ValueError, OSError) as error:
+    except (CheckpointError, OSError) as error:
+        raise WeightsError(f"stages.{stage.name}: {error}") from error
+    except ValueError as error:
         raise ConfigError(f"stages.{stage.name}: {error}") from error
 
 
@@ -48,7 +53,7 @@ def planned_specs(known: Known, stage: VideoStage) -> dict[str, ArraySpec]:
     once for its settings: weights that do not fit are found out here.
 
     Raises:
-        ConfigError: weights that do not fit, or cannot be read.
+        ConfigError, WeightsError: weights that do not fit, or cannot be read.
     """
 
     def build() -> dict[str, Any]:

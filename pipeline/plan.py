@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from pipeline.error_classes import Retry, is_retried
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.experiment import Experiment, MissingVideo
 from pipeline.generations import open_generation, planned_specs
 from pipeline.rows import DerivedRow, VideoRow
@@ -113,7 +113,8 @@ def plan_videos(
     """Plan the stages that read videos, of those asked for.
 
     Raises:
-        ConfigError: weights that do not fit, or cannot be read; of all stages.
+        WeightsError: weights that cannot be read, and nothing else is wrong; of all stages.
+        ConfigError: weights that do not fit; of all stages.
     """
     plans, errors = {}, []
     for name, stage in experiment.video_stages.items():
@@ -127,7 +128,9 @@ def plan_videos(
                 continue
             plans[name] = _plan(stage, rows, generation, specs, retry_failed)
     if errors:
-        raise ConfigError("\n".join(map(str, errors))) from errors[0]
+        unread = all(isinstance(error, WeightsError) for error in errors)
+        kind = WeightsError if unread else ConfigError
+        raise kind("\n".join(map(str, errors))) from errors[0]
     return plans
 
 

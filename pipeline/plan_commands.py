@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.checks import Problem, check_config, check_holder, check_space, refuse
+from pipeline.checks import Problem, ProblemName, check_config, check_holder, check_space, refuse
 from pipeline.config import ExperimentConfig
 from pipeline.config_executor import worker_count
 from pipeline.console import (
@@ -19,7 +19,7 @@ from pipeline.console import (
     print_boxless,
     print_missing,
 )
-from pipeline.errors import MENDABLE, in_words
+from pipeline.errors import MENDABLE, WeightsError, in_words
 from pipeline.executor_checks import check_executor
 from pipeline.experiment import Experiment, MissingVideo, resolve
 from pipeline.forecast import StageForecast, forecast, free_nbytes
@@ -133,7 +133,9 @@ def make_plan(config: ExperimentConfig, *, rehash: bool, measure: int | None) ->
             remember(experiment, store)
             stages = [forecast(experiment, plan, rates) for plan in plans]
     except MENDABLE as error:
-        return Plan(None, (), (), [*problems, Problem("config", in_words(error))])
+        name: ProblemName = "weights" if isinstance(error, WeightsError) else "config"
+        _, missing = look_at_inputs(config)
+        return Plan(None, (), missing, [*problems, Problem(name, in_words(error))])
     if not any(stage.missing for stage in stages):  # nobody is asked to work then
         problems = [problem for problem in problems if problem not in of_workers]
     sure = sum(stage.nbytes for stage in stages if not stage.at_most)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from cli_fixtures import ALL_ROWS, by_stage, planned, symbio, write_experiment
 from docs_pages import section, table_rows
+from safetensors.torch import save_file
 
 from pipeline import checks
 from pipeline.config_file import load_config
@@ -177,16 +178,25 @@ def test_labels_boxes_and_videos_are_looked_at_where_weights_are_missing(config:
     assert [str(boxes) in found["config"][0], str(labels) in found["config"][1]] == [True, True]
 
 
-def test_weights_that_do_not_fit_are_named_for_every_stage(config: Path) -> None:
+@pytest.mark.parametrize(("nbytes", "name"), [(10, "weights"), (200, "weights"), (None, "config")])
+def test_weights_that_are_cut_off_or_do_not_fit_are_named_for_every_stage(
+    config: Path, nbytes: int | None, name: str
+) -> None:
     bad = config.parent / "weights.safetensors"
-    bad.write_bytes(b"no weights")
+    save_file({"some.weight": torch.zeros(100)}, bad)
+    bad.write_bytes(bad.read_bytes()[:nbytes])
+    (config.parent / "videos" / "kitchen_b.mp4").unlink()
     (text,) = problems(
         config,
-        *(f"stages.{name}.weights={bad}" for name in ("verb", "noun")),
-        *(f"stages.{name}.weights_seed=null" for name in ("verb", "noun")),
-    )["config"]
+        *(f"stages.{stage}.weights={bad}" for stage in ("verb", "noun")),
+        *(f"stages.{stage}.weights_seed=null" for stage in ("verb", "noun")),
+    )[name]
     assert "stages.verb: " in text
     assert "stages.noun: " in text
+    weights = (f"stages.verb.weights={bad}", "stages.verb.weights_seed=null")
+    options = [word for override in weights for word in ("--set", override)]
+    (missing,) = planned(config, *options, code=2)["missing_videos"]
+    assert missing["video_id"] == "kitchen_b"
 
 
 def test_a_disk_that_is_too_small(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
