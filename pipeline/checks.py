@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from pipeline.config import ExperimentConfig
@@ -86,8 +87,9 @@ def check_space(folder: Path, needed_nbytes: int) -> list[Problem]:
     """
     margin_nbytes = round(needed_nbytes * MARGIN_SHARE) + MARGIN_NBYTES
     wanted = needed_nbytes + margin_nbytes
-    free = shutil.disk_usage(_nearest(folder)).free
-    if not needed_nbytes or free >= wanted:
+    usage = shutil.disk_usage(_nearest(folder))
+    free, is_known = usage.free, usage.total > 0
+    if not needed_nbytes or not is_known or free >= wanted:
         return []
     text = (
         f"{folder}: got {format_nbytes(free)} of free space, expected {format_nbytes(wanted)}, for "
@@ -227,11 +229,22 @@ def _folders(config: ExperimentConfig) -> Iterator[Problem]:
         nearest = _nearest(folder)
         if not nearest.is_dir():
             continue  # which is said already, or when something is written there
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
-            reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
-            advice = "got no access to write, expected it; get it, or name another folder"
-            yield Problem("permission", f"{key}: {nearest}: {reason}: {advice}")
+        if reason := _refuses(nearest):
+            yield Problem("permission", f"{key}: {nearest}: {reason}")
+
+
+def _refuses(folder: Path) -> str:
+    """Why nothing can be written to a folder; "" where it can."""
+    system = os.statvfs(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EROFS if system.f_flag & os.ST_RDONLY else errno.EACCES)
+        return f"{reason}: got no access to write, expected it; get it, or name another folder"
+    if system.f_blocks == 0:  # of /proc and /sys, which let root pass; some real ones do not know
+        try:
+            TemporaryFile(dir=folder).close()
+        except OSError:
+            return "got a file system that keeps no files, expected one that does; name another"
+    return ""
 
 
 def _nearest(folder: Path) -> Path:

@@ -202,9 +202,9 @@ def test_weights_that_are_cut_off_or_do_not_fit_are_named_for_every_stage(
 def test_a_disk_that_is_too_small(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = planned(config)["nbytes"]
     free = round(needed * (1 + checks.MARGIN_SHARE)) + checks.MARGIN_NBYTES
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 0, free))
     planned(config)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 0, free - 1))
     (problem,) = planned(config, code=2)["problems"]
     assert problem["name"] == "disk"
     assert "MiB of free space, expected " in problem["text"]
@@ -227,6 +227,24 @@ def test_no_permission(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = problems(config, f"store.path={closed}", f"runs={closed / 'runs' / 'mine'}")
     assert [text.split(": ")[0] for text in found["permission"]] == ["store.path", "runs"]
     assert str(closed) in found["permission"][1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else may write there")
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])
+def test_a_file_system_that_keeps_no_files(config: Path, folder: str) -> None:
+    found = problems(config, f"store.path={folder}/mine/store")
+    (text,) = found.pop("permission")
+    assert text.startswith(f"store.path: {folder}: got ")
+    assert not found
+
+
+def test_a_file_system_that_does_not_know_its_size(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = os.statvfs(config.parent)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((*known[:2], *[0] * 9)))
+    assert planned(config)["problems"] == []
+    assert list(config.parent.glob("tmp*")) == []
 
 
 def test_a_folder_that_is_no_store(config: Path) -> None:
