@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from extractors.video_reader import UnreadableVideo, VideoChanged
+from extractors.video_reader import VideoChanged, VideoVanished
 
 __all__ = ["EntryStamp", "FileStamp", "check_entry", "check_unchanged", "entry_stamp", "file_stamp"]
 
@@ -63,7 +63,7 @@ def check_unchanged(path: Path, expected: FileStamp) -> None:
 
     Raises:
         VideoChanged: if another file, or other content, is there now.
-        UnreadableVideo: if nothing is there now.
+        VideoVanished: if nothing is there now.
     """
     _check(path, file_stamp, expected)
 
@@ -75,7 +75,7 @@ def check_entry(path: Path, expected: EntryStamp) -> None:
     that is written to in place is not noticed, and nothing within the folders in it.
 
     Raises:
-        VideoChanged, UnreadableVideo: as `check_unchanged`.
+        VideoChanged, VideoVanished: as `check_unchanged`.
     """
     _check(path, lambda entry: (entry_stamp(entry),), (expected,))
 
@@ -84,7 +84,7 @@ def _check(path: Path, look: Callable[[Path], FileStamp], expected: FileStamp) -
     try:
         stamp = look(path)
     except OSError as error:
-        raise UnreadableVideo(
+        raise VideoVanished(
             f"{path}: was there before and is not now ({error.strerror}); bring it back and run "
             "with --retry-failed"
         ) from error

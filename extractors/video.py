@@ -16,6 +16,7 @@ from extractors.video_reader import (
     VideoChanged,
     VideoError,
     VideoReader,
+    VideoVanished,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "VideoChanged",
     "VideoError",
     "VideoReader",
+    "VideoVanished",
     "check_complete",
     "check_unchanged",
     "file_stamp",
@@ -102,6 +104,7 @@ def open_video(
 
     Raises:
         VideoChanged: if the path does not have the expected stamp.
+        VideoVanished: if nothing is there, and a stamp is expected.
         UnreadableVideo: if nothing in the path can be decoded.
         TruncatedVideo: if the file is cut off and `check_complete` is set.
         ValueError: for arguments that do not fit together.

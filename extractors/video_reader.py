@@ -6,6 +6,7 @@ the same file, whatever was read before it. How each adapter keeps that promise 
 
     VideoError (ValueError)
     ├── UnreadableVideo     nothing can be decoded: missing, not a video, no picture in it
+    │   └── VideoVanished   there when its rows were planned, and not now
     ├── TruncatedVideo      the container promises more than the file holds
     ├── VideoChanged        not the file that it was when its rows were planned
     └── FrameDecodeError    a promised frame could not be decoded; `frame` names it
@@ -33,6 +34,7 @@ __all__ = [
     "VideoChanged",
     "VideoError",
     "VideoReader",
+    "VideoVanished",
 ]
 
 FILE_TIME_TOLERANCE_SECONDS = 1e-3  # Matroska rounds frame times to milliseconds
@@ -44,6 +46,10 @@ class VideoError(ValueError):
 
 class UnreadableVideo(VideoError):
     """The path holds nothing that decodes to frames."""
+
+
+class VideoVanished(UnreadableVideo):
+    """The path holds nothing any more."""
 
 
 class TruncatedVideo(VideoError):

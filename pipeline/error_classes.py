@@ -20,6 +20,7 @@ ERROR_CLASSES = {
     "truncated_video": ("TruncatedVideo",),
     "decode_error": ("FrameDecodeError",),
     "video_changed": ("VideoChanged",),
+    "video_vanished": ("VideoVanished",),
     "decoder_hung": ("DecoderHung",),
     "decoder_timeout": ("DecoderTimeout",),
     "decoder_memory": ("DecoderMemory",),

@@ -9,9 +9,9 @@ from PIL import Image
 from video_files import write_video
 
 from extractors.video import (
-    UnreadableVideo,
     VideoChanged,
     VideoError,
+    VideoVanished,
     check_unchanged,
     file_stamp,
     open_video,
@@ -68,7 +68,7 @@ def test_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=5)
     stamp = file_stamp(path)
     path.unlink()
-    with pytest.raises(UnreadableVideo, match=r"was there before.* --retry-failed"):
+    with pytest.raises(VideoVanished, match=r"was there before.* --retry-failed"):
         open_video(path, expected_stamp=stamp)
     with pytest.raises(FileNotFoundError):
         file_stamp(path)

@@ -70,6 +70,17 @@ def test_a_video_replaced_before_it_is_read_gives_no_row(work: VideoWork) -> Non
     assert failures == dict.fromkeys("abc", "VideoChanged")
 
 
+def test_a_video_that_is_deleted_gives_no_more_rows_and_says_so(work: VideoWork) -> None:
+    decoded = decode_video(work, GEOMETRIES)
+    first = next(decoded)
+    work.video.path.unlink()
+    assert outcome([first, *decoded]) == (["a"], dict.fromkeys("bc", "VideoVanished"))
+    assert outcome(list(decode_video(work, GEOMETRIES))) == (
+        [],
+        dict.fromkeys("abc", "VideoVanished"),
+    )
+
+
 def test_a_video_written_to_while_it_is_read_gives_no_more_rows(work: VideoWork) -> None:
     decoded = decode_video(work, GEOMETRIES)
     first = next(decoded)

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from docs_pages import table_rows
 
-from extractors.video import FrameDecodeError, TruncatedVideo, UnreadableVideo, VideoChanged
+from extractors.video import (
+    FrameDecodeError,
+    TruncatedVideo,
+    UnreadableVideo,
+    VideoChanged,
+    VideoVanished,
+)
 from pipeline.decode_pool import DecoderDied, DecoderHung
 from pipeline.error_classes import ERROR_CLASSES, class_name, of_classes
 from pipeline.errors import ConfigError
@@ -27,6 +33,7 @@ def failure(error_class: str) -> Failure:
         (TruncatedVideo, "truncated_video"),
         (UnreadableVideo, "unreadable_video"),
         (VideoChanged, "video_changed"),
+        (VideoVanished, "video_vanished"),
         (DecoderHung, "decoder_hung"),
         (DecoderDied, "decoder_died"),
         (ValueError, "bad_input"),
