@@ -5,7 +5,7 @@ The clips are the papers': 64 frames at a stride of 2 in a video of 60 frames a 
 among those of the clips and all passes need the same frames).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,8 +24,9 @@ from store_cases import median_ratio, take_turns
 from extractors.geometry import square
 from extractors.pyav_probe import probe_video
 from extractors.pyav_reader import PyavReader
+from extractors.video_reader import Outcome
 from pipeline.clips import clip_times_us
-from pipeline.decode_pass import FrameRequest, decode_pass
+from pipeline.decode_pass import FrameRequest, decode_all
 from pipeline.rows import VideoRow
 
 SIDE_PX = 256
@@ -60,7 +61,7 @@ def bench_stages(figures: Figures, effort: Effort, video: Path, seconds: float) 
 def bench_plain_reader(
     figures: Figures, effort: Effort, name: str, video: Path, count: int
 ) -> None:
-    """The same clips at 256×256 from decode_pass and from a reader as one would write it.
+    """The same clips at 256×256 from decode_all and from a reader as one would write it.
 
     The plain one decodes from the start, turns every frame to RGB and resizes it with PIL; its
     kinder form resizes only frames that some clip shows. Bare is FFmpeg alone up to the last of
@@ -119,14 +120,14 @@ class _Counting(PyavReader):
 
     given = 0
 
-    def frames(self, indices: ArrayLike) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for item in super().frames(indices):
+    def outcomes(self, indices: ArrayLike) -> Generator[tuple[int, Outcome], None, None]:
+        for item in super().outcomes(indices):
             self.given += 1
             yield item
 
 
 def _pass(reader: PyavReader, requests: Sequence[FrameRequest]) -> None:
-    for row in decode_pass(reader, requests):
+    for row in decode_all(reader, requests):
         np.stack(row.frames)
 
 

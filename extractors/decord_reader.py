@@ -15,11 +15,11 @@ picture; and it repeats the last picture for one that fails. Hence this reader
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from extractors import heartbeat
 from extractors.file_stamp import check_unchanged
@@ -28,6 +28,7 @@ from extractors.pyav_reader import decodes_as_indexed
 from extractors.video_reader import (
     FILE_TIME_TOLERANCE_SECONDS,
     FrameDecodeError,
+    Outcome,
     VideoError,
     VideoReader,
 )
@@ -95,28 +96,28 @@ class DecordReader(VideoReader):
             )
         return video
 
-    def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+    def _decode(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
         check_unchanged(self.path, self._stamp)
         video = self._open() if self._unused is None else self._unused
         self._unused = None
-        position = 0
-        for index in wanted:
-            while position < index:
-                self._next(video, position)
-                position += 1
-            yield index, self._next(video, index).asnumpy()
-            position += 1
-
-    def _next(self, video: Any, position: int) -> Any:
-        heartbeat.beat()
+        left = deque(wanted)
         try:
-            return video.next()
-        except _decord_errors() as error:
-            raise FrameDecodeError(
-                f"{self.path}: got no frame {position} of {self.num_frames}; "
-                "the file is damaged, get it again or re-encode it",
-                position,
-            ) from error
+            for position in range(wanted[-1] + 1):
+                heartbeat.beat()
+                picture = video.next()
+                if position == left[0]:
+                    frame = picture.asnumpy()
+                    yield left.popleft(), frame
+        except _decord_errors():  # it counts on, whatever comes behind this frame
+            for index in left:
+                yield index, self._failed(index)
+
+    def _failed(self, index: int) -> FrameDecodeError:
+        return FrameDecodeError(
+            f"{self.path}: got no frame {index} of {self.num_frames}; "
+            "the file is damaged, get it again or re-encode it",
+            index,
+        )
 
 
 def objection(facts: VideoFacts, *, num_threads: int = 0) -> str | None:

@@ -35,7 +35,7 @@ from PIL import Image, UnidentifiedImageError
 
 from extractors.frames_images import FolderImages, Images, ReadImage, TarImages
 from extractors.limits import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS
-from extractors.video_reader import FrameDecodeError, UnreadableVideo, VideoReader
+from extractors.video_reader import FrameDecodeError, Outcome, UnreadableVideo, VideoReader
 
 __all__ = ["FlowReader", "FramesReader", "epic_frame_number"]
 
@@ -120,11 +120,16 @@ class FramesReader(VideoReader):
                     label = self._images.label(component, index + 1)
                     raise FrameDecodeError(f"{label}: is missing; get the frames again", index)
 
-    def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+    def _decode(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
         with self._images.opened() as read:
             for index in wanted:
-                self.check_present([index])
-                yield index, self._read(read, index)
+                outcome: Outcome
+                try:
+                    self.check_present([index])
+                    outcome = self._read(read, index)
+                except FrameDecodeError as error:
+                    outcome = error
+                yield index, outcome
 
     def _read(self, read: ReadImage, index: int) -> NDArray[np.uint8]:
         """The frame, (H, W, channels)."""

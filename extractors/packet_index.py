@@ -173,7 +173,8 @@ def first_picture_type(data: memoryview, codec: str, length_size: int) -> int | 
 def is_disposable(data: memoryview, length_size: int) -> bool:
     """Whether no other picture needs a packet of H.264, so that it may be left out.
 
-    So it is if every slice says that it is no reference (ITU-T H.264, 7.4.1: nal_ref_idc is 0).
+    So it is if every slice says that it is no reference (ITU-T H.264, 7.4.1: nal_ref_idc is 0). A
+    packet whose units do not fill it is damaged, and what it says is not believed.
     """
     position, has_slice = 0, False
     while position + length_size < len(data):
@@ -184,7 +185,7 @@ def is_disposable(data: memoryview, length_size: int) -> bool:
             if header & 0x60:
                 return False
         position += length_size + size
-    return has_slice
+    return has_slice and position == len(data)
 
 
 def _seek_points(starts: Sequence[PacketFacts], pts: NDArray[np.int64]) -> tuple[SeekPoint, ...]:

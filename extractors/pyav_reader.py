@@ -5,36 +5,39 @@ time, so it makes no difference where the decoder started, and it starts only at
 need nothing before them. Pictures of H.264 that nobody asked for and no other picture is built on
 are not decoded at all. Everywhere else (AVI above all, whose frame times are made up) every pass
 decodes from the start and counts.
+
+Whether a damaged file gives a frame depends on the file and the frame alone. Behind damage a pass
+starts again at the next frame that needs nothing before it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Generator, Iterator
-from itertools import chain
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from extractors import heartbeat
 from extractors.file_stamp import check_unchanged
-from extractors.packet_index import (
-    PacketIndex,
-    Run,
-    SeekPoint,
-    is_disposable,
-    nal_length_size,
-    plan_runs,
-)
-from extractors.pyav_container import open_container, video_stream, whole_packets
+from extractors.packet_index import PacketIndex, SeekPoint, plan_runs
+from extractors.pyav_container import open_container, video_stream
+from extractors.pyav_pass import INVENTED, Damage, DecoderPass
 from extractors.pyav_probe import VideoFacts
-from extractors.video_reader import FILE_TIME_TOLERANCE_SECONDS, FrameDecodeError, VideoReader
+from extractors.pyav_source import PyavSource
+from extractors.video_reader import (
+    FILE_TIME_TOLERANCE_SECONDS,
+    FrameDecodeError,
+    Outcome,
+    VideoReader,
+)
 
 __all__ = ["PyavReader", "decodes_as_indexed"]
+
+_MOST_UNEVEN = 1.5  # times the usual step from frame to frame; a lost frame makes it 2
 
 
 class PyavReader(VideoReader):
@@ -57,122 +60,106 @@ class PyavReader(VideoReader):
         self._index = facts.index
         self._rotation = facts.rotation
         self._num_threads = num_threads
-        self._nal_length_size: int | None = None  # of H.264; found out by each pass
+        self._leaves_out = facts.container != "matroska" or _is_even(facts.index)
 
-    def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+    def _decode(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
         check_unchanged(self.path, self._stamp)
-        with open_container(self.path) as container:
-            stream = self._start_decoder(container)
-            if self._index is None:
-                yield from self._count(whole_packets(container, stream), wanted)
-                return
-            self._nal_length_size = _h264_length_size(stream)
-            for run in plan_runs(wanted, self._index.seek_points):
-                yield from self._decode_run(container, stream, run, self._index)
-
-    def _start_decoder(self, container: InputContainer) -> VideoStream:
-        stream = video_stream(self.path, container)
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = self._num_threads
-        self._hold_back(stream)
-        return stream
-
-    def _hold_back(self, stream: VideoStream) -> None:
-        """Tell the decoder how far pictures are reordered: guessing too little drops some."""
-        if self._index is not None:
-            context = stream.codec_context
-            context.reorder_depth = max(context.reorder_depth, self._index.reorder_depth)
-
-    def _decode_run(
-        self, container: InputContainer, stream: VideoStream, run: Run, index: PacketIndex
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        packets: Iterator[Packet[VideoStream]] | None = whole_packets(container, stream)
-        if run.start is not None:
-            packets = self._jump(container, stream, run.start, index)
-        if packets is not None:
-            yield from self._recognise(packets, run.indices, index)
+        index = self._index
+        if index is None:
+            yield from self._count(wanted)
             return
-        # The container cannot jump there: decode all the way.
-        with open_container(self.path) as fresh:
-            packets = whole_packets(fresh, self._start_decoder(fresh))
-            yield from self._recognise(packets, run.indices, index)
+        left = wanted
+        while left:
+            num_given = 0
+            for item in self._decode_runs(left, index):
+                num_given += 1
+                yield item
+            left = left[num_given:]
+            if left:  # there is damage: decide about all frames that have the same start
+                start = _start_of(left[0], index)
+                same = [i for i in left if _start_of(i, index) == start]
+                yield from self._decide(same, start, index)
+                left = left[len(same) :]
 
-    def _jump(
-        self, container: InputContainer, stream: VideoStream, start: SeekPoint, index: PacketIndex
-    ) -> Iterator[Packet[VideoStream]] | None:
-        """Packets from a safe start at or before `start`; None if the container misses it.
-
-        Containers count jumps in either of the two times: where one leads past the point, the
-        other leads to it or before it.
-        """
-        safe = {point.pts for point in index.seek_points if point.frame <= start.frame}
-        for offset in (start.pts, start.dts):
-            try:
-                container.seek(offset, stream=stream)
-                packets = whole_packets(container, stream)
-                first = next(packets, None)
-            except av.FFmpegError:
-                continue
-            if first is not None and first.pts in safe:
-                self._hold_back(stream)
-                return chain([first], packets)
-        return None
-
-    def _recognise(
-        self, packets: Iterator[Packet[VideoStream]], indices: list[int], index: PacketIndex
+    def _decode_runs(
+        self, wanted: list[int], index: PacketIndex
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Frames by their times, which the decoder gives in increasing order."""
-        wanted_pts = set(index.pts[indices].tolist())
-        waiting = iter(indices)
-        wanted = next(waiting)
-        is_spoilt = False
-        for packet in packets:
-            if packet.pts not in wanted_pts and self._is_idle(packet):
-                continue
-            for frame in self._decoded(packet, wanted):
-                is_spoilt = _is_spoilt(frame, is_spoilt)
-                if frame.pts is not None and frame.pts < index.pts[wanted]:
-                    continue
-                if frame.pts != index.pts[wanted]:
-                    raise self._failed(wanted, "the decoder passed over it")
-                yield wanted, self._pixels(frame, wanted, is_spoilt)
-                following = next(waiting, None)
-                if following is None:
+        """Wanted frames in order, up to the first damage."""
+        with PyavSource(self.path, index, self._num_threads) as source:
+            for run in plan_runs(wanted, index.seek_points):
+                decoder = self._pass(source, run.start, run.indices, index)
+                for i, frame in decoder.frames(to_the_end=False):
+                    yield i, self._pixels(frame)
+                if decoder.waiting:
                     return
-                wanted = following
 
-    def _is_idle(self, packet: Packet[VideoStream]) -> bool:
-        """Whether leaving a packet out changes no other frame; the one that ends all must stay."""
-        size = self._nal_length_size
-        return size is not None and packet.size > 0 and is_disposable(memoryview(packet), size)
+    def _decide(
+        self, wanted: list[int], start: SeekPoint | None, index: PacketIndex
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Each of some frames that have the same start, or why it cannot be given.
 
-    def _count(
-        self, packets: Iterator[Packet[VideoStream]], indices: list[int]
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Frames by their place in the decode from the start."""
-        place = 0
-        left = len(indices)
-        wanted = set(indices)
-        is_spoilt = False
-        for packet in packets:
-            for frame in self._decoded(packet, place):
-                is_spoilt = _is_spoilt(frame, is_spoilt)
-                if place in wanted:
-                    yield place, self._pixels(frame, place, is_spoilt)
-                    left -= 1
-                    if not left:
-                        return
-                place += 1
+        What becomes of a frame is what becomes of it when nothing is decoded from the start on but
+        what others are built on, and itself: whatever else is wanted makes no difference. So a
+        damaged picture that nothing is built on spoils itself, and the rest is decoded again
+        without it; any other spoils all that is decoded behind it.
+        """
+        errors: dict[int, FrameDecodeError] = {}
+        left = deque(wanted)
+        while asked := [i for i in left if i not in errors]:
+            # One thread: an error is that of the packet it was just given.
+            with PyavSource(self.path, index, num_threads=1) as source:
+                decoder = self._pass(source, start, asked, index)
+                for _, frame in decoder.frames(to_the_end=True):
+                    while left[0] in errors:
+                        yield left[0], errors[left.popleft()]
+                    yield left.popleft(), self._pixels(frame)
+            damage = decoder.damage
+            if damage is None:
+                break
+            lost = damage.frame
+            if damage.is_disposable and lost is not None and lost in decoder.waiting:
+                errors[lost] = self._failed(lost, damage.reason)
+                continue
+            for i in left:
+                sound = None if i in errors else decoder.take(i)
+                error = errors.get(i) or self._failed(i, _reason(i, damage))
+                yield i, error if sound is None else self._pixels(sound)
+            return
+        for i in left:
+            yield i, errors.get(i) or self._ended_before(i)
 
-    def _decoded(self, packet: Packet[VideoStream], wanted: int) -> list[VideoFrame]:
-        try:
-            return packet.decode()
-        except av.FFmpegError as error:
-            raise self._failed(wanted, str(error.strerror)) from error
+    def _pass(
+        self,
+        source: PyavSource,
+        start: SeekPoint | None,
+        wanted: list[int],
+        index: PacketIndex,
+    ) -> DecoderPass:
+        return DecoderPass(source, start, wanted, index, leaves_out=self._leaves_out)
 
-    def _pixels(self, frame: VideoFrame, index: int, is_spoilt: bool) -> NDArray[np.uint8]:
-        if is_spoilt:
-            raise self._failed(index, "the decoder had to invent part of it")
+    def _count(self, wanted: list[int]) -> Iterator[tuple[int, Outcome]]:
+        """Frames by their place in the decode from the start; damage lasts until a keyframe."""
+        left = deque(wanted)
+        place, is_spoilt = 0, False
+        with PyavSource(self.path, None, self._num_threads) as source:
+            try:
+                for packet in source.packets():
+                    for frame in packet.decode():
+                        is_spoilt = frame.is_corrupt or (is_spoilt and not frame.key_frame)
+                        if place == left[0]:
+                            left.popleft()
+                            error = self._failed(place, INVENTED) if is_spoilt else None
+                            yield place, error or self._pixels(frame)
+                            if not left:
+                                return
+                        place += 1
+            except av.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
+                for i in left:
+                    yield i, self._failed(i, str(error.strerror))
+
+    def _pixels(self, frame: VideoFrame) -> NDArray[np.uint8]:
         # One thread: splitting a picture of this size costs more than converting it.
         pixels = frame.reformat(format="rgb24", threads=1).to_ndarray()
         upright = np.rot90(pixels, self._rotation // 90)
@@ -186,16 +173,27 @@ class PyavReader(VideoReader):
         )
 
 
-def _h264_length_size(stream: VideoStream) -> int | None:
-    context = stream.codec_context
-    if context.codec.canonical_name != "h264":
-        return None
-    return nal_length_size("h264", context.extradata or b"")
+def _is_even(index: PacketIndex | None) -> bool:
+    """Whether no frame seems to be lost: Matroska passes over what it cannot read without a word.
+
+    What a decoder makes of the frames behind depends on all that it is given.
+    """
+    if index is None or len(index.pts) < 3:
+        return False
+    steps = np.diff(index.pts)
+    return bool(steps.max() <= _MOST_UNEVEN * np.median(steps))
 
 
-def _is_spoilt(frame: VideoFrame, is_spoilt: bool) -> bool:
-    """Whether part of a frame is invented: damage lasts until the next sound keyframe."""
-    return frame.is_corrupt or (is_spoilt and not frame.key_frame)
+def _start_of(index: int, packets: PacketIndex) -> SeekPoint | None:
+    """The last point at which a decoder may start for a frame; None is the start of the file."""
+    at = bisect_right(packets.seek_points, index, key=lambda point: point.frame) - 1
+    return packets.seek_points[at] if at >= 0 else None
+
+
+def _reason(index: int, damage: Damage) -> str:
+    if damage.frame is None or damage.frame == index:
+        return damage.reason
+    return f"it may be built on frame {damage.frame}: {damage.reason}"
 
 
 def decodes_as_indexed(facts: VideoFacts, *, num_threads: int = 0) -> bool:

@@ -29,6 +29,7 @@ from extractors import heartbeat
 __all__ = [
     "FILE_TIME_TOLERANCE_SECONDS",
     "FrameDecodeError",
+    "Outcome",
     "TruncatedVideo",
     "UnreadableVideo",
     "VideoChanged",
@@ -70,6 +71,10 @@ class FrameDecodeError(VideoError):
     def __init__(self, message: str, frame: int | None = None) -> None:
         super().__init__(message)
         self.frame = frame
+
+
+# A frame, (height_px, width_px, channels), or why there is none.
+Outcome = NDArray[np.uint8] | FrameDecodeError
 
 
 class VideoReader(ABC):
@@ -174,6 +179,16 @@ class VideoReader(ABC):
                 a closed reader; at once, not at the first frame.
             FrameDecodeError: (while iterating) if a frame cannot be decoded.
         """
+        return _or_raise(self.outcomes(indices))
+
+    def outcomes(self, indices: ArrayLike) -> Generator[tuple[int, Outcome], None, None]:
+        """As `frames`, but an error in place of each frame that cannot be decoded.
+
+        What comes for an index depends on the video alone, and not on what else is asked for.
+
+        Raises:
+            ValueError: as `frames`.
+        """
         if self._is_closed:
             raise ValueError(f"{self.path}: got a closed reader; open the video again")
         return self._verified(self._checked_indices(indices))
@@ -194,32 +209,35 @@ class VideoReader(ABC):
         self.close()
 
     @abstractmethod
-    def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
-        """Generate (index, frame) for each of `wanted`, which is sorted and not empty."""
+    def _decode(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
+        """Generate what comes of each of `wanted`, which is sorted and not empty, in order."""
 
-    def _verified(self, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Pass on what `_decode` gives, refusing anything but exactly the wanted frames."""
+    def _verified(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
+        """Pass on what `_decode` gives, refusing frames of another shape."""
         if not wanted:
             return
         shape = (self.height_px, self.width_px, self.channels)
         num_given = 0
         with closing(self._decode(wanted)) as decoded:
-            for index, frame in decoded:
+            for index, outcome in decoded:
                 heartbeat.beat()
-                if frame.shape != shape:
-                    raise FrameDecodeError(
-                        f"{self.path}: got frame {index} of shape {frame.shape}, expected "
+                if not isinstance(outcome, FrameDecodeError) and outcome.shape != shape:
+                    outcome = FrameDecodeError(
+                        f"{self.path}: got frame {index} of shape {outcome.shape}, expected "
                         f"{shape} as the first frame; re-encode the video to one size",
                         index,
                     )
-                yield index, frame
+                yield index, outcome
                 num_given += 1
-        if num_given < len(wanted):
-            raise FrameDecodeError(
-                f"{self.path}: decoding ended before frame {wanted[num_given]} of "
-                f"{self.num_frames}; the file is damaged, get it again or re-encode it",
-                wanted[num_given],
-            )
+        for index in wanted[num_given:]:
+            yield index, self._ended_before(index)
+
+    def _ended_before(self, index: int) -> FrameDecodeError:
+        return FrameDecodeError(
+            f"{self.path}: decoding ended before frame {index} of {self.num_frames}; "
+            "the file is damaged, get it again or re-encode it",
+            index,
+        )
 
     def _checked_indices(self, indices: ArrayLike) -> list[int]:
         wanted = np.asarray(indices)
@@ -238,3 +256,13 @@ class VideoReader(ABC):
                 f"expected 0 to {self.num_frames - 1}"
             )
         return [int(index) for index in wanted]
+
+
+def _or_raise(
+    outcomes: Generator[tuple[int, Outcome], None, None],
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    with closing(outcomes):
+        for index, outcome in outcomes:
+            if isinstance(outcome, FrameDecodeError):
+                raise outcome
+            yield index, outcome

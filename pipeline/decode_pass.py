@@ -2,7 +2,7 @@
 
 Frames come in order, each at most once. A frame is resized once per geometry asked for and kept
 only until the last row that needs it is complete, so memory depends on how far clips overlap and
-not on how long the video is.
+not on how long the video is. A frame that cannot be decoded costs the rows that want it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from extractors.geometry import Geometry
-from extractors.video import VideoReader
+from extractors.video import FrameDecodeError, VideoReader
 from pipeline.rows import VideoRow
 from pipeline.timings import Timings
 
-__all__ = ["DecodedRow", "FrameRequest", "decode_pass"]
+__all__ = ["DecodedRow", "FrameRequest", "SpoiltRow", "decode_all", "decode_pass"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -49,13 +49,22 @@ class DecodedRow:
     timings: Timings
 
 
+@dataclass(frozen=True, slots=True)
+class SpoiltRow:
+    """A row that wants a frame that cannot be decoded: the first such frame, as `error` names."""
+
+    stage: str
+    row: VideoRow
+    error: FrameDecodeError
+
+
 def decode_pass(
     reader: VideoReader,
     requests: Sequence[FrameRequest],
     *,
     opening_seconds: float = 0.0,
-) -> Iterator[DecodedRow]:
-    """Yield each row as soon as its last frame is decoded.
+) -> Iterator[DecodedRow | SpoiltRow]:
+    """Yield each row as soon as its last frame is decoded, or one cannot be.
 
     Args:
         reader: the video.
@@ -63,7 +72,7 @@ def decode_pass(
         opening_seconds: what opening the video took; counted as decoding.
 
     Raises:
-        VideoError: a frame cannot be decoded; rows yielded before are good.
+        VideoError: the video changed; rows yielded before are good.
     """
     rows = [_OpenRow(reader, request) for request in requests]
     if not rows:
@@ -75,8 +84,14 @@ def decode_pass(
     rows.clear()
     costs: defaultdict[str, Timings] = defaultdict(Timings)
     started = time.perf_counter() - opening_seconds
-    for index, frame in reader.frames(wanted):
-        takers = waiting.pop(index)
+    for index, frame in reader.outcomes(wanted):
+        takers = waiting.pop(index, [])
+        if isinstance(frame, FrameDecodeError):
+            for row in takers:
+                yield row.spoilt(frame)
+            continue
+        if not takers:  # those that wanted it are spoilt
+            continue
         _share(costs, {row.stage for row in takers}, "decode_seconds", started)
         _hand_out(frame, takers, costs)
         for row in takers:
@@ -85,6 +100,18 @@ def decode_pass(
             else:
                 waiting[row.next_index].append(row)
         started = time.perf_counter()
+
+
+def decode_all(reader: VideoReader, requests: Sequence[FrameRequest]) -> Iterator[DecodedRow]:
+    """As `decode_pass`, for those who need every row.
+
+    Raises:
+        VideoError: as `decode_pass`, or a frame cannot be decoded.
+    """
+    for row in decode_pass(reader, requests):
+        if isinstance(row, SpoiltRow):
+            raise row.error
+        yield row
 
 
 class _OpenRow:
@@ -113,6 +140,9 @@ class _OpenRow:
     def decoded(self, timings: Timings) -> DecodedRow:
         frames = [self._frames[place] for place in self._places]
         return DecodedRow(self.stage, self._row, frames, self._clamped, timings)
+
+    def spoilt(self, error: FrameDecodeError) -> SpoiltRow:
+        return SpoiltRow(self.stage, self._row, error)
 
 
 def _hand_out(frame: Frame, takers: Sequence[_OpenRow], costs: dict[str, Timings]) -> None:

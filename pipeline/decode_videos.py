@@ -1,5 +1,7 @@
 """A video in, decoded rows out; a video that fails turns its remaining rows into failures.
 
+A frame that fails costs the rows that want it, whatever other rows there are.
+
 After each row's last frame the file, tar or folder is looked at once more: size, modification time
 and inode. An image of a folder that is overwritten in place, under the name that it has, is not
 noticed that way; `symbio run --rehash` finds it.
@@ -15,7 +17,7 @@ from extractors.geometry import Geometry
 from extractors.inference import is_out_of_memory
 from extractors.video import VideoError, VideoReader
 from pipeline.decode_limits import DecoderMemory
-from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
+from pipeline.decode_pass import DecodedRow, FrameRequest, SpoiltRow, decode_pass
 from pipeline.promises import check_length, check_segment
 from pipeline.rows import VideoRow
 from pipeline.videos import Video
@@ -85,7 +87,10 @@ def _decode(
             # What is written to while it is read gives rows of neither content.
             if video.stamp is not None:
                 check_entry(video.path, video.stamp[0])
-            yield row
+            if isinstance(row, SpoiltRow):
+                yield Progress(row.stage, failures=[row_failure(row.row, row.error)])
+            else:
+                yield row
 
 
 def _out_of_memory(video: Video, error: Exception, memory_mib: int | None) -> DecoderMemory:

@@ -27,7 +27,7 @@ from pipeline.clips import Clip, clip_times_us, make_clips, training_clip
 from pipeline.config_data import VideosConfig
 from pipeline.config_stages import ClipConfig, ClipStageConfig
 from pipeline.config_training import ClipFinetuneConfig
-from pipeline.decode_pass import FrameRequest, decode_pass
+from pipeline.decode_pass import FrameRequest, decode_all
 from pipeline.errors import ConfigError
 from pipeline.finetune import Batch
 from pipeline.promises import check_length, check_segment
@@ -256,7 +256,7 @@ def _decode(video: Video, clips: Sequence[Clip], look: _Look) -> list[Tensor]:
             FrameRequest("clip", _row(clip, position, look.clip), square(look.side_px))
             for position, clip in enumerate(clips)
         ]
-        frames = {item.row.view: np.stack(item.frames) for item in decode_pass(reader, requests)}
+        frames = {item.row.view: np.stack(item.frames) for item in decode_all(reader, requests)}
     return [torch.from_numpy(frames[position]) for position in range(len(clips))]
 
 

@@ -22,8 +22,10 @@ from video_files import (
     write_video,
 )
 
+from extractors.pyav_pass import DecoderPass
 from extractors.pyav_probe import probe_video
-from extractors.pyav_reader import PyavReader, decodes_as_indexed
+from extractors.pyav_reader import decodes_as_indexed
+from extractors.pyav_source import PyavSource
 from extractors.video import (
     FrameDecodeError,
     UnreadableVideo,
@@ -49,14 +51,14 @@ def given_in_order(reader: VideoReader) -> Iterator[NDArray[np.uint8]]:
 def jumps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each jump to a keyframe arrived."""
     arrived = []
-    jump = PyavReader._jump
+    jump = PyavSource._jump
 
-    def watched(*args: Any) -> Iterator[Any] | None:
-        packets = jump(*args)
-        arrived.append(packets is not None)
-        return packets
+    def watched(*args: Any) -> Any:
+        found = jump(*args)
+        arrived.append(found is not None)
+        return found
 
-    monkeypatch.setattr(PyavReader, "_jump", watched)
+    monkeypatch.setattr(PyavSource, "_jump", watched)
     return arrived
 
 
@@ -113,13 +115,14 @@ def test_pictures_that_nobody_needs_are_not_decoded(
     """Of 28 frames three in four are B-pictures, and of those the middle one is built on."""
     path = write(tmp_path, name)
     decoded: list[int | None] = []
-    decode = PyavReader._decoded
+    feed = DecoderPass._feed
 
-    def watched(self: PyavReader, packet: Any, wanted: int) -> Any:
-        decoded.append(packet.pts)
-        return decode(self, packet, wanted)
+    def watched(self: DecoderPass, packet: Any) -> bool:
+        is_fed = feed(self, packet)
+        decoded.extend([packet.pts] if is_fed else [])
+        return is_fed
 
-    monkeypatch.setattr(PyavReader, "_decoded", watched)
+    monkeypatch.setattr(DecoderPass, "_feed", watched)
     with open_video(path) as reader:
         times = reader._index.pts.tolist()  # type: ignore[attr-defined]
         assert [index for index, _ in reader.frames([0, 29])] == [0, 29]
@@ -131,7 +134,7 @@ def test_a_jump_that_misses_is_decoded_all_the_way(
 ) -> None:
     path = write(tmp_path, "closed-gop-mp4")
     expected = plain_decode(path)
-    monkeypatch.setattr(PyavReader, "_jump", lambda *_: None)
+    monkeypatch.setattr(PyavSource, "_jump", lambda *_: None)
     with open_video(path, reader="pyav") as reader:
         for index, frame in reader.frames([2, 62, 119]):
             assert np.array_equal(frame, expected[index])

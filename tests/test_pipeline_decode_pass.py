@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from extractors import transforms
 from extractors.geometry import square
 from extractors.video import FrameDecodeError, VideoReader
-from pipeline.decode_pass import DecodedRow, FrameRequest, decode_pass
+from extractors.video_reader import Outcome
+from pipeline.decode_pass import DecodedRow, FrameRequest, SpoiltRow, decode_all, decode_pass
 from pipeline.rows import VideoRow
 
 WIDTH_PX, HEIGHT_PX = 6, 4
@@ -25,7 +26,7 @@ class FakeVideo(VideoReader):
 
     reader_name = "fake"
 
-    def __init__(self, num_frames: int, broken: int | None = None) -> None:
+    def __init__(self, num_frames: int, broken: Sequence[int] = ()) -> None:
         super().__init__(
             path=Path("fake.mp4"),
             width_px=WIDTH_PX,
@@ -39,10 +40,11 @@ class FakeVideo(VideoReader):
         self.num_alive = 0
         self.most_alive = 0
 
-    def _decode(self, wanted: list[int]) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+    def _decode(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
         for index in wanted:
-            if index == self.broken:
-                raise FrameDecodeError(f"frame {index} is broken", index)
+            if index in self.broken:
+                yield index, FrameDecodeError(f"frame {index} is broken", index)
+                continue
             self.decoded.append(index)
             frame = np.zeros((HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
             frame[...] = (index % 256, index // 256, 0)
@@ -126,9 +128,7 @@ def test_a_frame_is_resized_once_per_size(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_pixels_are_those_of_resizing_each_frame_alone() -> None:
     class Textured(FakeVideo):
-        def _decode(
-            self, wanted: list[int]
-        ) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+        def _decode(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
             for index in wanted:
                 yield index, picture(index)
 
@@ -171,18 +171,28 @@ def test_no_rows_decode_nothing() -> None:
     assert video.decoded == []
 
 
-def test_a_broken_frame_keeps_the_rows_before_it() -> None:
-    video = FakeVideo(30, broken=7)
-    requests = [request("a", [1, 5]), request("b", [5, 7]), request("c", [6]), request("d", [20])]
-    got: list[str] = []
+def test_a_broken_frame_costs_the_rows_that_want_it() -> None:
+    video = FakeVideo(30, broken=(7, 9))
+    requests = [
+        request("a", [1, 5]),
+        request("b", [5, 7, 8, 9]),
+        request("c", [6]),
+        request("d", [8, 9, 20]),
+        request("e", [7], stage="objects"),
+        request("f", [8, 20]),
+    ]
+    got = [
+        (row.row.key, row.error.frame if isinstance(row, SpoiltRow) else None)
+        for row in decode_pass(video, requests)
+    ]
+    assert got == [("a", None), ("c", None), ("e", 7), ("b", 7), ("d", 9), ("f", None)]
 
-    def consume() -> None:
-        got.extend(row.row.key for row in decode_pass(video, requests))
 
-    with pytest.raises(FrameDecodeError, match="frame 7 is broken") as caught:
-        consume()
-    assert caught.value.frame == 7
-    assert got == ["a", "c"]
+def test_who_needs_every_row_is_told_of_a_broken_frame() -> None:
+    rows = decode_all(FakeVideo(30, broken=[7]), [request("a", [1]), request("b", [7])])
+    assert next(rows).row.key == "a"
+    with pytest.raises(FrameDecodeError, match="frame 7 is broken"):
+        next(rows)
 
 
 def test_memory_depends_on_overlap_and_not_on_length() -> None:
@@ -223,9 +233,7 @@ def test_stopping_early_releases_the_decoder() -> None:
     closed = []
 
     class Watched(FakeVideo):
-        def _decode(
-            self, wanted: list[int]
-        ) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+        def _decode(self, wanted: list[int]) -> Generator[tuple[int, Outcome], None, None]:
             try:
                 yield from super()._decode(wanted)
             finally:

@@ -257,7 +257,7 @@ def replace_video(one: VideoWork, kind: type[HarmfulVideo], after_a_row: bool) -
 
 
 def test_whoever_waits_is_woken(videos: list[Path]) -> None:
-    decoder = pool(processes=1)
+    decoder = pool(processes=1, ring_nbytes=2**14)  # no room for all rows
     with closing(decoder.decode([work(videos[0])], GEOMETRIES)) as decoded:
         next(item for item in decoded if item is not None)
         os.kill(decoder.pids[0], signal.SIGSTOP)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from experiment_fixtures import Silent, make_experiment
 from PIL import Image
-from video_files import write_video
+from video_files import KEYS, damage, write_video
 
 from extractors.file_stamp import file_stamp
 from extractors.geometry import Geometry, square
@@ -27,11 +27,12 @@ from pipeline.run import run_experiment
 from pipeline.stages import STAGE_NAMES
 from pipeline.videos import Video
 from pipeline.work import Progress, VideoWork
+from stores.base import Failure
 
 
-def row(name: str, frame: int, *, until_seconds: float = 0.5) -> VideoRow:
+def row(name: str, frame: int, *, count: int = 1, until_seconds: float = 0.5) -> VideoRow:
     key = hashlib.sha256(name.encode()).hexdigest()
-    times = np.array([round((frame + 0.5) / 30 * 1e6)], dtype=np.int64)
+    times = np.round((np.arange(frame, frame + count) + 0.5) / 30 * 1e6).astype(np.int64)
     return VideoRow(key, "v", "s", 0, name, times, 0.0, until_seconds)
 
 
@@ -148,6 +149,37 @@ def test_a_missing_image_fails_the_rows_that_look_at_it(gap: VideoWork) -> None:
     assert failures == {"b": "FrameDecodeError"}
 
 
+def test_every_row_fares_as_it_does_alone(tmp_path: Path, gap: VideoWork) -> None:
+    """Clips of eight frames, which share frames with each other, and single frames."""
+    whole = write_video(tmp_path / "w.mkv", codec_options=f"{KEYS}:bframes=3")
+    damaged = Video("v", damage(whole), "file", None, None)
+    clips = [row(f"c{i}", i, count=8) for i in range(0, 110, 5)]
+    rows = {"verb": clips, "objects": [row(f"o{i}", i) for i in range(0, 120, 6)]}
+    for work in (VideoWork(damaged, rows), replace(gap, rows={"verb": clips[:3], **gap.rows})):
+        together = fates(work)
+        assert {type(fate) for fate in together.values()} == {Failure, bytes}
+        for stage, each in work.rows.items():
+            for one in each:
+                alone = fates(VideoWork(work.video, {stage: [one]}))
+                assert alone == {(stage, one.clip_id): together[stage, one.clip_id]}
+
+
+def fates(work: VideoWork) -> dict[tuple[str, str], Failure | bytes]:
+    """The pixels of each row, or its failure."""
+    found: dict[tuple[str, str], Failure | bytes] = {}
+    for item in decode_video(work, GEOMETRIES):
+        if isinstance(item, Progress):
+            named: dict[str, Failure | bytes] = {f.clip_id: f for f in item.failures}
+            assert named
+        else:
+            named = {item.row.clip_id: np.stack(item.frames).tobytes()}
+        for clip_id, fate in named.items():
+            assert (item.stage, clip_id) not in found
+            found[item.stage, clip_id] = fate
+    assert len(found) == sum(map(len, work.rows.values()))
+    return found
+
+
 def test_a_folder_cut_short_is_refused_whatever_else_it_misses(gap: VideoWork) -> None:
     promised = replace(gap.video, promised_seconds=2.0)
     rows, failures = outcome(list(decode_video(VideoWork(promised, gap.rows), GEOMETRIES)))
@@ -165,6 +197,16 @@ def test_whatever_a_library_raises_concerns_this_video(
     rows, failures = outcome(list(decode_video(work, GEOMETRIES)))
     assert rows == []
     assert failures == dict.fromkeys("abc", "RuntimeError")
+
+
+def test_stages_that_have_all_their_rows_fail_none(work: VideoWork) -> None:
+    """Whoever takes failures looks at the first of them to know whose they are."""
+    decoded = decode_video(work, GEOMETRIES)
+    first = [next(decoded), next(decoded)]
+    os.utime(work.video.path, ns=(0, 0))
+    rest = list(decoded)
+    assert outcome([*first, *rest]) == (["a", "b"], {"c": "VideoChanged"})
+    assert [len(item.failures) for item in rest if isinstance(item, Progress)] == [1]
 
 
 def test_a_run_refuses_a_video_that_changed_since_it_was_planned(tmp_path: Path) -> None:

@@ -118,12 +118,20 @@ def _assert_pass(reader: VideoReader, wanted: list[int], expected: list[NDArray[
 DAMAGED_FRAMES = range(40, 60)
 
 
-def damage(path: Path) -> Path:
-    """A copy of a file with wrong bytes in the payload of the packets of `DAMAGED_FRAMES`."""
+def damage(path: Path, frames: Sequence[int] | None = None) -> Path:
+    """A copy of a file with wrong bytes in the payload of packets.
+
+    Args:
+        frames: as they are shown; None damages the packets that `DAMAGED_FRAMES` counts.
+    """
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
-        packets = [p for p in container.demux(video=0) if p.pos is not None and p.size]
-    for packet in packets[DAMAGED_FRAMES.start : DAMAGED_FRAMES.stop]:
+        packets: list[Any] = [p for p in container.demux(video=0) if p.pos is not None and p.size]
+    damaged_packets = packets[DAMAGED_FRAMES.start : DAMAGED_FRAMES.stop]
+    if frames is not None:
+        shown = sorted(packets, key=lambda packet: packet.pts)
+        damaged_packets = [shown[frame] for frame in frames]
+    for packet in damaged_packets:
         middle = packet.pos + packet.size // 2
         data[middle : packet.pos + packet.size] = bytes(packet.size - packet.size // 2)
     damaged = path.with_stem(f"{path.stem}_damaged")
