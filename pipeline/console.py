@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from types import TracebackType
@@ -155,17 +155,20 @@ def by_number(clip_id: str) -> tuple[list[str | float], str]:
 
 
 def _reasons(failures: Mapping[str, Sequence[Failure]]) -> list[str]:
-    """A line for all rows of a video that failed alike, of whatever stages."""
-    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    """A line for all rows of a video that failed alike, of whatever stages and frames."""
+    alike: defaultdict[tuple[str, str, str], list[tuple[str, Failure]]] = defaultdict(list)
     for stage, found in failures.items():
         for failure in found:
-            alike = (failure.video_id, class_name(failure.error_class), failure.message)
-            counts.setdefault(alike, Counter())[stage] += 1
-    return [
-        f"failed: {', '.join(stages)}: video {video_id}: {count_rows(stages.total())}: {name}: "
-        f"{message}"
-        for (video_id, name, message), stages in sorted(counts.items(), key=itemgetter(0))
-    ]
+            words = failure.message.replace(f"frame {failure.frame} of", "frame of")
+            name = class_name(failure.error_class)
+            alike[failure.video_id, name, words].append((stage, failure))
+    lines = []
+    for (video_id, name, _), rows in sorted(alike.items(), key=itemgetter(0)):
+        stages = ", ".join(dict.fromkeys(stage for stage, _ in rows))
+        first = min((failure for _, failure in rows), key=lambda failure: failure.frame or 0)
+        count = count_rows(len(rows))
+        lines.append(f"failed: {stages}: video {video_id}: {count}: {name}: {first.message}")
+    return lines
 
 
 def print_run(console: Console, report: RunReport, *, quiet: bool) -> None:

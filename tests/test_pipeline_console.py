@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_rows_that_failed_alike_are_one_line() -> None:
         "failed: verb, noun: video a: 2 rows: bad_input: inverted",
         "failed: verb: video a: 1 row: bad_input: too [large] a box",
         "failed: verb: video b: 2 rows: truncated_video: cut off",
+        HINT,
+    ]
+
+
+def test_frames_of_one_damage_are_one_line() -> None:
+    rows = [
+        replace(failure("a/1/0", f"got no frame {frame} of 90 (damage at frame 7)"), frame=frame)
+        for frame in (20, 10)
+    ]
+    other = replace(failure("a/1/0", "got no frame 7 of 90 (damage)"), frame=7)
+    assert lines_of({"verb": [*rows, other]}) == [
+        "failed: verb: video a: 2 rows: bad_input: got no frame 10 of 90 (damage at frame 7)",
+        "failed: verb: video a: 1 row: bad_input: got no frame 7 of 90 (damage)",
         HINT,
     ]
 
