@@ -89,6 +89,29 @@ def test_a_repeated_last_frame_is_an_error(
             list(reader.frames([0, 74]))
 
 
+def test_frames_behind_one_that_fails_fail_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "no-b-frames")
+
+    class Stuck(decord.VideoReader):  # type: ignore[misc]
+        position = 0
+
+        def next(self) -> Any:
+            self.position += 1
+            if self.position > 40:
+                raise decord.DECORDError("stuck")
+            return super().next()
+
+    monkeypatch.setattr(decord, "VideoReader", Stuck)
+    with DecordReader(probe_video(path)) as reader:
+        for wanted in ([0, 39, 40, 41, 119], [119]):
+            given = list(reader.outcomes(wanted))
+            assert [i for i, _ in given] == wanted
+            failed = [got.frame for _, got in given if isinstance(got, FrameDecodeError)]
+            assert failed == [i for i in wanted if i >= 40]
+
+
 def test_decord_must_find_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "no-b-frames")
 

@@ -155,7 +155,9 @@ def test_every_row_fares_as_it_does_alone(tmp_path: Path, gap: VideoWork) -> Non
     damaged = Video("v", damage(whole), "file", None, None)
     clips = [row(f"c{i}", i, count=8) for i in range(0, 110, 5)]
     rows = {"verb": clips, "objects": [row(f"o{i}", i) for i in range(0, 120, 6)]}
-    for work in (VideoWork(damaged, rows), replace(gap, rows={"verb": clips[:3], **gap.rows})):
+    (gap.video.path / "frame_13.png").write_bytes(b"no image")
+    images = {"verb": clips[:3], "objects": [row(f"o{i}", i) for i in range(0, 20, 2)]}
+    for work in (VideoWork(damaged, rows), replace(gap, rows=images)):
         together = fates(work)
         assert {type(fate) for fate in together.values()} == {Failure, bytes}
         for stage, each in work.rows.items():
