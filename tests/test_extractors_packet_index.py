@@ -191,3 +191,5 @@ def test_pictures_that_no_other_needs(headers: list[int], expected: bool) -> Non
     data = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
     assert is_disposable(memoryview(data), 4) is expected
     assert not is_disposable(memoryview(data[:4]), 4)
+    assert not is_disposable(memoryview(data[:-1]), 4)  # a damaged one is not believed
+    assert not is_disposable(memoryview(data + b"\0"), 4)

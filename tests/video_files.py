@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -118,10 +119,11 @@ def _assert_pass(reader: VideoReader, wanted: list[int], expected: list[NDArray[
 DAMAGED_FRAMES = range(40, 60)
 
 
-def damage(path: Path, frames: Sequence[int] | None = None) -> Path:
-    """A copy of a file with wrong bytes in the payload of packets.
+def damage(path: Path, frames: Sequence[int] | None = None, *, share: float = 0.5) -> Path:
+    """A copy of a file with wrong bytes at the end of packets.
 
     Args:
+        share: of each packet.
         frames: as they are shown; None damages the packets that `DAMAGED_FRAMES` counts.
     """
     data = bytearray(path.read_bytes())
@@ -132,8 +134,9 @@ def damage(path: Path, frames: Sequence[int] | None = None) -> Path:
         shown = sorted(packets, key=lambda packet: packet.pts)
         damaged_packets = [shown[frame] for frame in frames]
     for packet in damaged_packets:
-        middle = packet.pos + packet.size // 2
-        data[middle : packet.pos + packet.size] = bytes(packet.size - packet.size // 2)
+        num_wrong = math.ceil(packet.size * share)
+        end = packet.pos + packet.size
+        data[end - num_wrong : end] = bytes(num_wrong)
     damaged = path.with_stem(f"{path.stem}_damaged")
     damaged.write_bytes(data)
     return damaged
