@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from experiment_fixtures import Silent, make_experiment
-from run_fixtures import ONE_THREAD, Contents, contents, events, run
+from run_fixtures import ONE_THREAD, Contents, contents, events, run, wait_for
 
 from pipeline import run as coordinator
 from pipeline import run_setup
@@ -63,8 +63,31 @@ class Deadly:
         return self.writer.write_shard(shard, rows)
 
 
-def test_actors_make_the_same_rows_to_the_byte(tmp_path: Path, undisturbed: Contents) -> None:
+@dataclass(frozen=True)
+class Meeting:
+    """Writes no row until two processes want to."""
+
+    writer: ShardWriter
+    place: Path
+
+    def write_shard(self, shard: int, rows: Sequence[Row]) -> Receipt:
+        self.place.mkdir(exist_ok=True)
+        (self.place / str(os.getpid())).touch()
+        wait_for(lambda: len(list(self.place.iterdir())) == 2)
+        return self.writer.write_shard(shard, rows)
+
+
+def test_actors_make_the_same_rows_to_the_byte(
+    tmp_path: Path, undisturbed: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They share a GPU by halves, that is, Ray believes so: both work at a time."""
+
+    def meeting(*args: Any) -> Any:
+        setup = run_setup.make_setup(*args)
+        writers = {n: Meeting(writer, tmp_path / "met") for n, writer in setup.writers.items()}
+        return replace(setup, writers=writers)
+
+    monkeypatch.setattr(coordinator, "make_setup", meeting)
     assert run(tmp_path, *RAY, "executor.gpus_per_worker=0.5").complete
     assert contents(tmp_path) == undisturbed
     assert [worker["gpus"] for worker in events(tmp_path, "worker_started")] == ["0", "0"]

@@ -384,7 +384,7 @@ def test_a_quiet_sweep_prints_its_table(config: Path, tmp_path: Path) -> None:
     means = rows_of(tmp_path / "small-sweep" / "table.csv")
     for row in means:
         shown = [f"{100 * float(row[f'{name}_top1_mean']):.1f}" for name in ("verb", "noun")]
-        (line,) = [line for line in done.out.splitlines() if line.startswith(f"  {row['row']} ")]
+        (line,) = [line for line in done.out.splitlines() if line.startswith(f"{row['row']} ")]
         assert all(f" {value} ± " in line for value in shown)
     runs = rows_of(tmp_path / "small-sweep" / "runs.csv")
     by_hand = [float(row["verb_top1"]) for row in runs if row["row"] == "saoa"]
@@ -414,7 +414,7 @@ def test_a_fused_row_is_the_mean_of_the_scores_seed_by_seed(config: Path, tmp_pa
     done = sweep(path, tmp_path)
     assert (done.code, done.err) == (0, "")
     assert "6/6  both, seed 1: verb " in done.out
-    assert "verb top-1   paper" in done.out
+    assert "verb top-1  paper" in done.out
     folder = tmp_path / "table"
     for row in rows_of(folder / "runs.csv")[4:]:
         assert row["row"] == "both"
