@@ -54,9 +54,11 @@ def end_with_parent() -> None:
 def die_with_parent(parent: int) -> None:
     """Have Linux kill this process when its parent ends, which has that id and may be any program.
 
-    The thread that started this process has to last as long as the parent.
+    Elsewhere only a parent that has ended by now is seen. The thread that started this process has
+    to last as long as the parent.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it ended before
 
