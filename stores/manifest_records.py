@@ -168,7 +168,9 @@ def insert_shard(connection: sqlite3.Connection, generation: int, receipt: Recei
 
     Raises:
         ValueError: the shard is there already, and made of other files.
+        ChangedRecordError: a row is there already, and the shard that it lies in is not.
     """
+    rows = _new_rows(connection, generation, receipt)  # first, for it asks for shards
     checks = json.dumps(dict(receipt.checks))
     record = ShardRecord(generation, receipt.shard, receipt.nbytes, checks, 0, 0)
     connection.execute(
@@ -176,7 +178,6 @@ def insert_shard(connection: sqlite3.Connection, generation: int, receipt: Recei
     )
     if _find_shard(connection, generation, receipt.shard).checks_by_part() != dict(receipt.checks):
         raise ValueError(f"got a receipt for another shard {receipt.shard} than there is; drop it")
-    rows = _new_rows(connection, generation, receipt)
     marks = ", ".join("?" * (6 + len(fields(RowInfo))))
     connection.executemany(f"INSERT INTO rows VALUES ({marks})", rows)
     _count(connection, generation, receipt.shard, len(rows), sum(row[4] for row in rows))
@@ -188,16 +189,18 @@ def _new_rows(
     """Return the records of those rows of a receipt that are not there yet."""
     packed = pack_keys(key for key, _ in receipt.slots.values())
     keys = [packed[start : start + _KEY_NBYTES] for start in range(0, len(packed), _KEY_NBYTES)]
-    held: set[bytes] = set()
+    held: dict[bytes, int] = {}
     for start in range(0, len(keys), _MAX_KEYS):
         some = keys[start : start + _MAX_KEYS]
         marks = ", ".join("?" * len(some))
-        query = f"SELECT row_key FROM rows WHERE generation = ? AND row_key IN ({marks})"
-        held.update(row_key for (row_key,) in connection.execute(query, (generation, *some)))
+        query = f"SELECT row_key, shard FROM rows WHERE generation = ? AND row_key IN ({marks})"
+        held.update(connection.execute(query, (generation, *some)).fetchall())
+    for shard in set(held.values()):
+        _find_shard(connection, generation, shard)
     rows = []
     for row_key, (slot, (_, info)) in zip(keys, receipt.slots.items(), strict=True):
         if row_key not in held:
-            held.add(row_key)
+            held[row_key] = receipt.shard
             names = (generation, row_key, receipt.shard, slot)
             values = (*names, crc32c(PLACE.pack(*names)), *info.to_json())
             rows.append((*values, seal(values)))
@@ -217,7 +220,10 @@ def delete_rows(connection: sqlite3.Connection, generation: int, row_keys: Itera
 
 def _find_shard(connection: sqlite3.Connection, generation: int, shard: int) -> ShardRecord:
     query = "SELECT * FROM shards WHERE generation = ? AND shard = ?"
-    return ShardRecord(*unseal("shard", connection.execute(query, (generation, shard)).fetchone()))
+    record = connection.execute(query, (generation, shard)).fetchone()
+    if record is None:
+        raise ChangedRecordError(f"rows of shard {shard}, which is not there,")
+    return ShardRecord(*unseal("shard", record))
 
 
 def _count(

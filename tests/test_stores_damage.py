@@ -173,6 +173,16 @@ def test_bits_of_the_manifest(one_root: Path) -> None:
     assert sum(check_bit(one_root, *bit) for bit in bits) > 50
 
 
+def test_rows_whose_shard_the_manifest_lost(one_root: Path) -> None:
+    """The shard is taken in anew, which must not leave its rows uncounted."""
+    connection = sqlite3.connect(one_root / "manifest.sqlite", isolation_level=None)
+    generation = "(SELECT id FROM generations WHERE stage = ?)"
+    connection.execute(f"DELETE FROM shards WHERE shard = 0 AND generation = {generation}", [STAGE])
+    connection.close()
+    mend(one_root)
+    assert reads_as_written(one_root)
+
+
 @pytest.mark.slow
 def test_every_bit_of_the_manifest(one_root: Path) -> None:
     shrink_pages(one_root)
