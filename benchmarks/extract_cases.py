@@ -89,7 +89,7 @@ class Effort:
 
     backbones: tuple[Backbone, ...] = PAPER
     turns: int = 3
-    videos: int = 1
+    videos: int = 4
     clips: int = 4
     batch_size: int = 2
     decode_turns: int = 5
