@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,17 +77,24 @@ class Meeting:
         return self.writer.write_shard(shard, rows)
 
 
+def wrap_writers(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[ShardWriter], ShardWriter]
+) -> None:
+    """Give the workers of runs that follow other writers of shards."""
+
+    def make_setup(*args: Any) -> Any:
+        setup = run_setup.make_setup(*args)
+        writers = {name: wrap(writer) for name, writer in setup.writers.items()}
+        return replace(setup, writers=writers)
+
+    monkeypatch.setattr(coordinator, "make_setup", make_setup)
+
+
 def test_actors_make_the_same_rows_to_the_byte(
     tmp_path: Path, undisturbed: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They share a GPU by halves, that is, Ray believes so: both work at a time."""
-
-    def meeting(*args: Any) -> Any:
-        setup = run_setup.make_setup(*args)
-        writers = {n: Meeting(writer, tmp_path / "met") for n, writer in setup.writers.items()}
-        return replace(setup, writers=writers)
-
-    monkeypatch.setattr(coordinator, "make_setup", meeting)
+    wrap_writers(monkeypatch, lambda writer: Meeting(writer, tmp_path / "met"))
     assert run(tmp_path, *RAY, "executor.gpus_per_worker=0.5").complete
     assert contents(tmp_path) == undisturbed
     assert [worker["gpus"] for worker in events(tmp_path, "worker_started")] == ["0", "0"]
@@ -150,12 +157,7 @@ def test_an_actor_killed_again_and_again_loses_nothing(
 def test_a_video_that_ends_every_actor_fails_alone(
     tmp_path: Path, undisturbed: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def deadly(*args: Any) -> Any:
-        setup = run_setup.make_setup(*args)
-        writers = {name: Deadly(writer, "kitchen_a") for name, writer in setup.writers.items()}
-        return replace(setup, writers=writers)
-
-    monkeypatch.setattr(coordinator, "make_setup", deadly)
+    wrap_writers(monkeypatch, lambda writer: Deadly(writer, "kitchen_a"))
     report = run(tmp_path, *PLAIN, "executor.workers=1")
     assert not report.complete
     failed = Counter(
